@@ -1,0 +1,91 @@
+"""Payload layouts and signatures shared by several blocks: commands, vector memory ports, the tile port."""
+from amaranth import signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model import commands
+from model.params import UnitParams
+
+__all__ = [
+    "CodeWord", "LinesCommand", "MatrixDescriptor", "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand",
+    "VectorCommand", "VectorReadSignature", "VectorWriteSignature", "WordStream",
+]
+
+
+def _layout(fields):
+    return data.StructLayout({name: signed(bits) if is_signed else unsigned(bits) for name, (bits, is_signed, _) in fields.items()})
+
+
+def MatrixDescriptor(u: UnitParams):
+    """Layout of a run-time matrix descriptor."""
+    return _layout(commands.matrix_fields(u))
+
+
+def LinesCommand(u: UnitParams):
+    """Layout of a read unit command."""
+    return _layout(commands.lines_fields(u))
+
+
+def VectorCommand(u: UnitParams):
+    """Layout of a vector unit command."""
+    return _layout(commands.vector_fields(u))
+
+
+def UpdateCommand(u: UnitParams):
+    """Layout of an update unit command."""
+    return _layout(commands.update_fields(u))
+
+
+def ScanCommand(u: UnitParams):
+    """Layout of a refresh unit command."""
+    return _layout(commands.scan_fields(u))
+
+
+def PulseCommand(u: UnitParams):
+    """Layout of a pulse generator command: one line, ``counts[lane]`` pulses on G+ or, where ``negative[lane]``, on G-."""
+    head = {name: unsigned(bits) for name, (bits, _, _) in commands.pulse_fields(u).items()}
+    return data.StructLayout({**head, "counts": data.ArrayLayout(u.count_bits, u.lanes), "negative": u.lanes})
+
+
+def VectorReadSignature(u: UnitParams):
+    """Read port of the vector memory, seen from the reader: data is valid in the cycle after ``en``, and then held."""
+    return wiring.Signature({
+        "en": Out(1), "addr": Out(range(u.vector_words)),
+        "data": In(data.ArrayLayout(signed(u.element_bits), u.vector_width)),
+    })
+
+
+def VectorWriteSignature(u: UnitParams):
+    """Write port of the vector memory, seen from the writer: always accepted."""
+    return wiring.Signature({
+        "en": Out(1), "addr": Out(range(u.vector_words)), "mask": Out(u.vector_width),
+        "data": Out(data.ArrayLayout(signed(u.element_bits), u.vector_width)),
+    })
+
+
+def WordStream(u: UnitParams):
+    """Stream of words of vector_width elements, ``last`` with the last one of a packet; ``count`` elements of it are valid."""
+    return stream.Signature(data.StructLayout({
+        "elements": data.ArrayLayout(signed(u.element_bits), u.vector_width), "count": range(u.vector_width + 1), "last": 1}))
+
+
+def CodeWord(u: UnitParams):
+    """vector_width converter codes; element k of word w is output first + w * vector_width + k."""
+    return data.ArrayLayout(signed(u.adc_bits), u.vector_width)
+
+
+def TileSignature(u: UnitParams):
+    """The tile port, seen from the digital unit: the only digital/analogue seam.
+
+    Read: ``drive[line]`` is high for as many steps as the line's code, ``polarity[line]`` its sign (1: negative), while ``integrate``
+    is high; ``convert`` is one cycle long, with ``transpose, half, range, out_first, out_count`` valid; codes come back in order
+    on ``codes``. Programming: ``pulse_pos[lane]`` / ``pulse_neg[lane]`` are the write drivers of G+ / G-, connected to the lines from
+    ``program_first`` on of the axis other than ``program_walk``; ``program_line`` is the selected line of the walk axis.
+    """
+    return wiring.Signature({
+        "tile": Out(4), "transpose": Out(1), "half": Out(2), "drive": Out(u.n_lines), "polarity": Out(u.n_lines),
+        "integrate": Out(1), "convert": Out(1), "range": Out(2), "out_first": Out(13), "out_count": Out(13),
+        "codes": In(stream.Signature(CodeWord(u))),
+        "program_tile": Out(4), "program_walk": Out(1), "program_line": Out(13), "program_first": Out(13),
+        "program_kind": Out(1), "pulse_pos": Out(u.lanes), "pulse_neg": Out(u.lanes),
+    })

@@ -1,0 +1,296 @@
+"""Every shared number of crosstrain: frozen, validated dataclasses with unit and source of each field.
+
+``UnitParams`` are capacities of a build of the digital unit: one build runs every network that fits.
+``TileParams`` are the analogue side: devices, converters, ranges. ``Params`` holds both.
+Networks, learning rates and schedules are not here: they are data of a run (``model/train.py``).
+
+A TOML file overrides fields by table: ``[unit] lanes = 64``, ``[tile] adc_bits = 9``.
+"""
+import dataclasses
+import json
+import tomllib
+import typing
+from collections import namedtuple
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["MNIST", "SMALL", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
+
+
+class ParamsError(ValueError):
+    """A parameter out of its range; the message names value, range and remedy."""
+
+
+def _check(owner, name, low, high):
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not low <= value <= high:
+        raise ParamsError(f"{name} = {value}: allowed is {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitParams:
+    """Capacities and formats of a build of the digital unit (hdl)."""
+
+    lanes: int = 256
+    """chi words updated per cycle [1], 1 to 1024. Design choice: 251 rows of layer 2 fit one word."""
+    vector_width: int = 32
+    """Elements per vector memory word [1], a power of two, 4 to 64. Design choice (design budget: 723 cycles/image)."""
+    n_tiles: int = 4
+    """Crossbar tiles behind the tile port [1], 1 to 16."""
+    n_rows: int = 800
+    """Rows of a tile [1], a multiple of vector_width; 785 (784 pixels and bias) rounded up."""
+    n_cols: int = 256
+    """Columns of a tile [1], a multiple of vector_width; 250 rounded up."""
+    n_matrices: int = 8
+    """Matrix descriptors [1], 1 to 16."""
+    line_bits: int = 7
+    """Magnitude bits of a line code [bit]; a read window is 2^line_bits - 1 PWM steps. Nandakumar 2020: 8 bit DAC with sign."""
+    adc_bits: int = 8
+    """Bits of a signed converter code [bit], 4 to 12. Nandakumar 2020: 8 bit."""
+    element_bits: int = 16
+    """Bits of a signed vector element [bit], fixed by the instruction formats."""
+    outer_bits: int = 4
+    """Magnitude bits of x and delta in the outer product [bit], 2 to line_bits. Prototype: 4 bits lose nothing."""
+    eps_log2: int = 11
+    """eps, one device step, is 2^eps_log2 chi LSB [bit]."""
+    chi_bits: int = 12
+    """Bits of a signed chi word [bit], at least eps_log2 + 1."""
+    update_max_steps: int = 7
+    """Largest single update U_max in units of eps [1], 1 to 15; larger ones are clipped and counted."""
+    rate_bits: int = 8
+    """Bits of the integer part (mantissa) of the learning rate [bit]."""
+    chi_words: int = 1024
+    """Depth of the chi memory [words of ``lanes``], a power of two."""
+    vector_words: int = 256
+    """Depth of the vector memory [words of ``vector_width``], a power of two up to 4096."""
+    n_luts: int = 4
+    """Look-up tables of the vector unit [1], 1 to 8."""
+    lut_bits: int = 9
+    """Index bits of a look-up table [bit], signed index; at least adc_bits."""
+    program_words: int = 256
+    """Depth of the program memory [instructions], a power of two up to 4096."""
+    loop_depth: int = 4
+    """Nested LOOPs [1]."""
+    set_cycles: int = 50
+    """SET pulse width [cycles of the nominal 1 ns]. Nandakumar 2020: 50 ns [papers.md B3]."""
+    set_gap_cycles: int = 10
+    """Idle cycles after each SET pulse [cycles]. Design choice (no published value)."""
+    reset_cycles: int = 30
+    """RESET pulse width [cycles]. Design choice (no published value)."""
+    reset_gap_cycles: int = 100
+    """Idle cycles after a RESET pulse, for the cell to cool [cycles]. Design choice (no published value)."""
+    counter_bits: int = 48
+    """Width of event and cycle counters [bit]."""
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("lanes", 1, 1024), ("vector_width", 4, 64), ("n_tiles", 1, 16), ("n_rows", 4, 4096),
+            ("n_cols", 4, 4096), ("n_matrices", 1, 16), ("line_bits", 3, 8), ("adc_bits", 4, 12),
+            ("element_bits", 16, 16), ("outer_bits", 2, self.line_bits), ("eps_log2", 4, 20),
+            ("chi_bits", self.eps_log2 + 1, 24), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),
+            ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
+            ("program_words", 16, 4096), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
+            ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64),
+        ):
+            _check(self, name, low, high)
+        for name in ("vector_width", "chi_words", "vector_words", "program_words"):
+            if getattr(self, name) & (getattr(self, name) - 1):
+                raise ParamsError(f"{name} = {getattr(self, name)}: must be a power of two")
+        for name in ("n_rows", "n_cols"):
+            if getattr(self, name) % self.vector_width:
+                raise ParamsError(f"{name} = {getattr(self, name)}: must be a multiple of vector_width = {self.vector_width}")
+
+    @property
+    def n_lines(self) -> int:
+        """Line drivers [1]: one bank serves rows (forward) and columns (transpose)."""
+        return max(self.n_rows, self.n_cols)
+
+    @property
+    def line_max(self) -> int:
+        """Largest line code magnitude, and steps of a full read window [PWM steps]."""
+        return (1 << self.line_bits) - 1
+
+    @property
+    def outer_max(self) -> int:
+        """Largest operand magnitude of the outer product [1]."""
+        return (1 << self.outer_bits) - 1
+
+    @property
+    def adc_max(self) -> int:
+        """Largest converter code; codes are symmetric, -adc_max to adc_max."""
+        return (1 << (self.adc_bits - 1)) - 1
+
+    @property
+    def eps(self) -> int:
+        """One device step [chi LSB]."""
+        return 1 << self.eps_log2
+
+    @property
+    def update_max(self) -> int:
+        """U_max: magnitude bound of one update [chi LSB]."""
+        return self.update_max_steps * self.eps
+
+    @property
+    def multiplicand_max(self) -> int:
+        """Largest aligned multiplicand T [2^-outer_bits chi LSB]; T * outer_max rounds to at most update_max."""
+        return (self.update_max << self.outer_bits) // self.outer_max
+
+    @property
+    def chi_max(self) -> int:
+        """Largest |chi| that is ever stored [chi LSB]: chi is symmetric."""
+        return (1 << (self.chi_bits - 1)) - 1
+
+    @property
+    def count_max(self) -> int:
+        """Most pulses one threshold can command [1]."""
+        return (self.chi_max + self.update_max) >> self.eps_log2
+
+    @property
+    def count_bits(self) -> int:
+        """Bits of a pulse count [bit]."""
+        return self.count_max.bit_length()
+
+    @property
+    def constants(self) -> "UnitConstants":
+        """Every integer above as a named tuple, the form in which compiled twins take it."""
+        return UnitConstants(*(getattr(self, name) for name in UnitConstants._fields))
+
+
+UnitConstants = namedtuple("UnitConstants", [item.name for item in dataclasses.fields(UnitParams)] + [
+    name for name, value in vars(UnitParams).items() if isinstance(value, property) and name != "constants"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileParams:
+    """The analogue side: PCM devices, read, converters, time base (model/analog)."""
+
+    g_lsb_log2: int = -12
+    """Conductances are integers of 2^g_lsb_log2 uS [log2 uS]. Design choice."""
+    g_max_us: float = 12.0
+    """Upper end of the conductance window [uS]. JAP 124, 152135 as coded in srnn-pcm; 20 reproduces the paper's figure."""
+    g_min_us: float = 0.1
+    """Lower end of the conductance window after a pulse [uS]. Same source."""
+    weight_range_us: float = 8.0
+    """Conductance difference of weight 1.0 [uS]. Nandakumar 2020 [papers.md B3, M+]."""
+    step_us: float = 0.77
+    """Mean conductance change of one SET pulse, eps [uS]. Nandakumar 2020 [M+]; 0.766 from the 2018 model [D]."""
+    set_decay: float = 2.6
+    """a of Pmem *= exp(-1/a) [pulses]. JAP 2018."""
+    set_mean: tuple[float, float, float] = (-0.084, 0.880, 1.40)
+    """m1 [1], c1 [uS], A1 [uS] of mean step m1 G + c1 + A1 Pmem. JAP 2018."""
+    set_sigma: tuple[float, float, float] = (0.091, 0.260, 2.15)
+    """m2 [1], c2 [uS], A2 [uS] of step deviation m2 G + c2 + A2 Pmem. JAP 2018."""
+    reset_us: tuple[float, float] = (0.1, 0.01)
+    """Mean and deviation of G after RESET [uS]. JAP 2018."""
+    read_sigma: tuple[float, float] = (0.03, 0.13)
+    """Read noise deviation a G + b: a [1], b [uS]. JAP 2018."""
+    init_us: tuple[float, float] = (1.6, 0.83)
+    """Mean and deviation of the initial conductances [uS]. Nandakumar 2020 [papers.md B3, M?]; a parameter."""
+    device_spread: float = 0.0
+    """Device-to-device relative deviation of the mean step [1], 0 to 0.5. Option; JAP 2018 reports cycle-to-cycle only."""
+    drift_nu: float = 0.04
+    """Drift exponent [1]. JAP 2018."""
+    drift_t0_s: float = 38.6
+    """Drift reference time T0 [s]. JAP 2018; G (1 + t/T0)^-nu, see papers.md B6."""
+    drift_tick_log2: int = 24
+    """Drift is applied on a grid of 2^drift_tick_log2 cycles [log2 cycles] (16.8 ms at 1 ns). Design choice."""
+    cycle_s: float = 1e-9
+    """Nominal cycle of the unit for the analogue time base [s]. Design choice: 1 GHz, PWM step 1 ns."""
+    noise: bool = True
+    """Programming and read noise as a whole; False makes every step the rounded mean."""
+    convert_cycles: int = 8
+    """Cycles from convert strobe to the first code word [cycles]. Design choice; HERMES-Core's CCO ADC converts within its window."""
+    adc_range: tuple[float, float, float, float] = (12.0, 12.0, 12.0, 1.0)
+    """Full scale per range select: forward hidden, forward output, transpose [weight units x full-scale line];
+    the fourth (scan of a half) is [g_max x full window of that read]. Chosen by sweep."""
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("g_lsb_log2", -16, -6), ("g_max_us", 1.0, 100.0), ("g_min_us", 0.0, 1.0), ("weight_range_us", 0.5, 100.0),
+            ("step_us", 0.01, 10.0), ("set_decay", 0.1, 1000.0), ("device_spread", 0.0, 0.5), ("drift_nu", 0.0, 0.2),
+            ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 1, 4095),
+        ):
+            _check(self, name, low, high)
+        for value in self.adc_range:
+            if not 0.01 <= value <= 1000.0:
+                raise ParamsError(f"adc_range = {value}: allowed is 0.01 to 1000.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """One object for a build and its analogue side; prints to and from JSON."""
+
+    unit: UnitParams = field(default_factory=UnitParams)
+    tile: TileParams = field(default_factory=TileParams)
+
+    def to_json(self) -> str:
+        """Sorted, indented JSON of every field."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls, tables: dict, base: "Params | None" = None) -> "Params":
+        """Override fields of ``base`` (default: the defaults); raises ParamsError for unknown keys, types and ranges."""
+        base = base or cls()
+        parts = {}
+        for table, values in tables.items():
+            if table not in ("unit", "tile"):
+                raise ParamsError(f"unknown table [{table}]: allowed are [unit] and [tile]")
+            if not isinstance(values, dict):
+                raise ParamsError(f"{table} = {values!r}: must be a table, write [{table}] and its keys below")
+            parts[table] = _override(getattr(base, table), table, values)
+        return dataclasses.replace(base, **parts)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Params":
+        """Inverse of ``to_json``."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_toml(cls, path: Path, base: "Params | None" = None) -> "Params":
+        """Read overrides from a TOML file; raises ParamsError that names the file."""
+        try:
+            tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ParamsError(f"{path}: cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ParamsError(f"{path}: not valid TOML ({error})") from None
+        try:
+            return cls.from_dict(tables, base)
+        except ParamsError as error:
+            raise ParamsError(f"{path}: {error}") from None
+
+
+def _override(part, table, values):
+    hints = typing.get_type_hints(type(part))
+    checked = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ParamsError(f"unknown key {table}.{key}: allowed are {', '.join(hints)}")
+        checked[key] = _coerce(f"{table}.{key}", value, hints[key])
+    try:
+        return dataclasses.replace(part, **checked)
+    except ParamsError as error:
+        raise ParamsError(f"{table}.{error}") from None
+
+
+def _coerce(name, value, hint):
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise ParamsError(f"{name} = {value!r}: must be a list of {len(parts)} numbers")
+        return tuple(_coerce(name, item, part) for item, part in zip(value, parts, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ParamsError(f"{name} = {value!r}: must be of type {hint.__name__}")
+    return value
+
+
+MNIST = Params()
+"""784-250-10 and everything smaller; the default build."""
+
+SMALL = Params(unit=UnitParams(
+    lanes=8, vector_width=4, n_tiles=2, n_rows=32, n_cols=16, n_matrices=4, chi_words=64, vector_words=64, program_words=64,
+    set_cycles=5, set_gap_cycles=2, reset_cycles=3, reset_gap_cycles=4,
+))
+"""A few lines, lanes and words: block tests and proofs."""
