@@ -1,0 +1,75 @@
+"""The seam between the trainer and what executes the program: `model` (twins), `rtl` (cosimulation), later `board`.
+
+The trainer knows only ``Program`` and ``Backend``. Both backends of one experiment give equal outputs, counters and digests.
+Source: design choice.
+"""
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Backend", "CompileProgram", "Program"]
+
+
+class Program(Protocol):
+    """A compiled network (``model/program.py``): instructions, matrix descriptors, look-up tables, entry points."""
+
+    n_matrices: int
+    """Matrix descriptors in use [1]: ``Backend.chi`` takes 0 to n_matrices - 1."""
+
+    def packets(self, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """One packet per image of entry ``train`` or ``evaluate``.
+
+        ``images``: (n, features) uint8, 0 to 255. ``labels``: (n,) uint8, class numbers; ``evaluate`` ignores them.
+        Returns (n, packet_bytes) uint8, what the unit takes by its ACCEPT instructions.
+        """
+        ...
+
+
+class CompileProgram(Protocol):
+    """``(experiment, rate) -> Program``; raises ``model.program.CapacityError`` when the build is too small."""
+
+    def __call__(self, experiment, rate: float) -> Program:
+        """Compile the network of ``experiment`` with learning rate ``rate`` [1]."""
+        ...
+
+
+class Backend(Protocol):
+    """One unit with its tiles, alive from ``configure`` to ``close``.
+
+    Order of calls: ``configure``, ``execute("clear")``, then any of the others. Another ``configure`` (another learning rate)
+    replaces program, descriptors and tables only: conductances, chi, counters and generator states stay.
+    """
+
+    name: str
+
+    def configure(self, program: Program) -> None:
+        """Load a program. The first call may build and compile: its duration is not part of ``ms_per_image``."""
+        ...
+
+    def run(self, entry: str, packets: np.ndarray) -> np.ndarray:
+        """Run ``train`` or ``evaluate`` once per packet; returns the emitted vectors, (n, n_out) int16."""
+        ...
+
+    def execute(self, entry: str) -> None:
+        """Run an entry that takes no sample: ``clear`` (all matrices), ``scan`` (refresh of all matrices)."""
+        ...
+
+    def chi(self, matrix: int) -> np.ndarray:
+        """Accumulator of a matrix by DUMP, (rows, cols) int32 [chi LSB]; changes no training state."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Every counter since the start, by the names of ``model/events.py``."""
+        ...
+
+    def digest(self) -> str:
+        """Return the sha256, in hexadecimal, over conductances, chi, pulse totals and generator states."""
+        ...
+
+    def conservation(self) -> tuple[bool, int]:
+        """Sum of updates == eps * signed threshold pulses + chi, per weight; returns (holds, weights checked)."""
+        ...
+
+    def close(self) -> None:
+        """End simulators and remove temporary files; harmless when called twice or after Ctrl-C."""
+        ...
