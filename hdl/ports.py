@@ -3,11 +3,11 @@ from amaranth import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from model import commands
+from model import commands, isa
 from model.params import UnitParams
 
 __all__ = [
-    "CodeWord", "LinesCommand", "MatrixDescriptor", "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand",
+    "AcceptCommand", "CodeWord", "LinesCommand", "MatrixDescriptor", "ProgramWriteSignature", "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand",
     "VectorCommand", "VectorReadSignature", "VectorWriteSignature", "WordStream",
 ]
 
@@ -39,6 +39,16 @@ def UpdateCommand(u: UnitParams):
 def ScanCommand(u: UnitParams):
     """Layout of a refresh unit command."""
     return _layout(commands.scan_fields(u))
+
+
+def AcceptCommand(u: UnitParams):
+    """Layout of the command that arms the reception of one packet: ``isa`` operands of ACCEPT."""
+    return data.StructLayout({entry.name: entry.bits for entry in isa.FORMATS[isa.Opcode.ACCEPT][1]})
+
+
+def ProgramWriteSignature(u: UnitParams):
+    """Write port of the program memory, seen from the writer."""
+    return wiring.Signature({"stb": Out(1), "address": Out(range(u.program_words)), "data": Out(isa.INSTRUCTION_BITS)})
 
 
 def PulseCommand(u: UnitParams):

@@ -1,15 +1,16 @@
 """Commands between sequencer and units: one table of fields for the RTL layouts and the twins' tuples.
 
 Each table maps a field name to (bits, signed, meaning). ``hdl/ports.py`` builds the payload layouts from them,
-``tuple_of`` builds the named tuples of the twins.
+the named tuples below are the form in which the twins take them.
 """
+import enum
 from collections import namedtuple
 
 from model.params import UnitParams
 
 __all__ = [
-    "LinesCommand", "MatrixDescriptor", "ScanCommand", "UpdateCommand", "VectorCommand", "lines_fields", "matrix_fields",
-    "pulse_fields", "scan_fields", "update_fields", "vector_fields",
+    "LinesCommand", "LinesOp", "MatrixDescriptor", "ScanCommand", "UpdateCommand", "UpdateOp", "VectorCommand", "lines_fields",
+    "matrix_fields", "pulse_fields", "scan_fields", "update_fields", "vector_fields",
 ]
 
 
@@ -92,7 +93,7 @@ UpdateCommand = namedtuple("UpdateCommand", update_fields(_U))
 ScanCommand = namedtuple("ScanCommand", scan_fields(_U))
 
 
-class LinesOp:
+class LinesOp(enum.IntEnum):
     """Operations of the read unit."""
 
     DRIVE = 0
@@ -100,7 +101,7 @@ class LinesOp:
     POINT = 2
 
 
-class UpdateOp:
+class UpdateOp(enum.IntEnum):
     """Operations of the update unit."""
 
     UPDATE = 0
