@@ -73,6 +73,11 @@ def VectorWriteSignature(u: UnitParams):
     })
 
 
+def LutWriteSignature(u: UnitParams):
+    """Write port of the look-up tables, seen from the writer: always accepted; ``index`` is a signed index as two's complement."""
+    return wiring.Signature({"en": Out(1), "lut": Out(3), "index": Out(u.lut_bits), "data": Out(signed(u.element_bits))})
+
+
 def WordStream(u: UnitParams):
     """Stream of words of vector_width elements, ``last`` with the last one of a packet; ``count`` elements of it are valid."""
     return stream.Signature(data.StructLayout({
