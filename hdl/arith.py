@@ -35,7 +35,7 @@ def fits(value, bits):
 
 
 def saturate(value, bits):
-    """Signed ``value`` clipped to -2^(bits-1) .. 2^(bits-1)-1, shape signed(bits). It was clipped where ``~fits(value, bits)``."""
+    """Signed ``value`` clipped to -2^(bits-1) .. 2^(bits-1)-1, shape signed(bits); clipped where ``~fits(value, bits)``."""
     value = Value.cast(value)
     if len(value) <= bits:
         return value

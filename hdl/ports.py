@@ -7,8 +7,8 @@ from model import commands, isa
 from model.params import UnitParams
 
 __all__ = [
-    "AcceptCommand", "CodeWord", "LinesCommand", "MatrixDescriptor", "ProgramWriteSignature", "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand",
-    "VectorCommand", "VectorReadSignature", "VectorWriteSignature", "WordStream",
+    "AcceptCommand", "CodeWord", "LinesCommand", "LutWriteSignature", "MatrixDescriptor", "ProgramWriteSignature",
+    "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand", "VectorCommand", "VectorReadSignature", "VectorWriteSignature", "WordStream",
 ]
 
 
@@ -74,7 +74,7 @@ def VectorWriteSignature(u: UnitParams):
 
 
 def LutWriteSignature(u: UnitParams):
-    """Write port of the look-up tables, seen from the writer: always accepted; ``index`` is a signed index as two's complement."""
+    """Write port of the look-up tables, seen from the writer: always accepted; ``index`` a signed index in two's complement."""
     return wiring.Signature({"en": Out(1), "lut": Out(3), "index": Out(u.lut_bits), "data": Out(signed(u.element_bits))})
 
 
