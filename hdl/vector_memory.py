@@ -1,0 +1,62 @@
+"""The vector memory: ``vector_words`` words of ``vector_width`` signed 16-bit elements, four readers, one write per cycle.
+
+Readers: ``a`` and ``b`` (vector unit), ``lines`` (read unit), ``update`` (update unit). In the cycle after ``en`` the word of
+``addr`` is on ``data``; it is held while ``en`` is 0. A word read and written in one cycle reads as it was before.
+Writers: ``w_vector`` and ``w_lines`` are always accepted and never write in one cycle (asserted: the sequencer orders commands
+so); ``w_host`` is accepted in every cycle in which neither writes. A write changes the elements whose bit in ``mask`` is 1.
+Reset does not clear the memory. There is nothing to gate: without ``en`` and ``valid`` no register moves.
+
+Ports, seen from the memory: ``a, b, lines, update`` In(VectorReadSignature); ``w_vector, w_lines`` In(VectorWriteSignature);
+``w_host`` In(stream of addr, mask, data).
+Timing: read latency 1 cycle; a write in cycle t is seen by reads issued in cycle t + 1 or later.
+Twin: ``model/digital/vector_memory.py``. Source: design choice.
+"""
+from amaranth import Assert, Module, Mux, signed
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In
+
+from hdl.ports import VectorReadSignature, VectorWriteSignature
+from model.params import UnitParams
+
+__all__ = ["VectorMemory", "VectorWrite"]
+
+
+def VectorWrite(u: UnitParams):
+    """Layout of a write of the host: ``mask`` says which elements of word ``addr`` change."""
+    return data.StructLayout({
+        "addr": range(u.vector_words), "mask": u.vector_width, "data": data.ArrayLayout(signed(u.element_bits), u.vector_width)})
+
+
+class VectorMemory(wiring.Component):
+    """See the module."""
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        super().__init__({
+            **{name: In(VectorReadSignature(u)) for name in ("a", "b", "lines", "update")},
+            **{name: In(VectorWriteSignature(u)) for name in ("w_vector", "w_lines")},
+            "w_host": In(stream.Signature(VectorWrite(u))),
+        })
+
+    def elaborate(self, platform):
+        u = self.u
+        m = Module()
+        word = data.ArrayLayout(signed(u.element_bits), u.vector_width)
+        m.submodules.memory = store = memory.Memory(shape=word, depth=u.vector_words, init=[])
+
+        for port in (self.a, self.b, self.lines, self.update):
+            read = store.read_port()
+            m.d.comb += [read.en.eq(port.en), read.addr.eq(port.addr), port.data.eq(read.data)]
+
+        write = store.write_port(granularity=1)
+        m.d.comb += self.w_host.ready.eq(~(self.w_vector.en | self.w_lines.en))
+        with m.If(self.w_vector.en):
+            m.d.comb += [write.addr.eq(self.w_vector.addr), write.data.eq(self.w_vector.data), write.en.eq(self.w_vector.mask)]
+        with m.Elif(self.w_lines.en):
+            m.d.comb += [write.addr.eq(self.w_lines.addr), write.data.eq(self.w_lines.data), write.en.eq(self.w_lines.mask)]
+        with m.Else():
+            host = self.w_host.payload
+            m.d.comb += [write.addr.eq(host.addr), write.data.eq(host.data), write.en.eq(Mux(self.w_host.valid, host.mask, 0))]
+
+        m.d.sync += Assert(~(self.w_vector.en & self.w_lines.en), "vector unit and read unit write in one cycle")
+        return m
