@@ -1,0 +1,137 @@
+"""Pulse generator: programming pulse trains for the cells of one line.
+
+A command names a line, ``counts[lane]`` and ``negative[lane]``. In repeat k = 0 .. max(counts) - 1 all lanes with counts > k
+fire together: on ``pulse_pos``, or on ``pulse_neg`` where ``negative``. One repeat is a slot::
+
+    slot = width + gap     SET: set_cycles + set_gap_cycles     RESET: reset_cycles + reset_gap_cycles
+
+with the pulse high in the first ``width`` cycles and silence in the others. ``pulse_*`` and ``program_*`` are registers;
+``program_*`` change in the cycle a train begins and hold to the next one.
+
+A train, once accepted, runs to its end. ``hold`` keeps it from being accepted; ``busy`` falls in the last gap cycle, so a train or
+window decided in that cycle begins after the whole gap. Exclusion with read windows needs no more than: no train is accepted while
+``hold``, no window is decided while ``busy``, and whoever decides a window in a cycle raises ``hold`` in that cycle.
+
+Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a cycle past
+a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that every device is counted within its slot.
+
+Ports
+-----
+i : In(stream.Signature(PulseCommand(u)))
+    A train. ``first, line, walk, tile, kind`` appear on the ``program_*`` outputs; ``dirty`` is for the refresh unit.
+hold : In(1)
+    A read window is running or is being decided in this cycle: nothing is accepted.
+busy : Out(1)
+    A train is running, except in the last gap cycle of its last slot.
+program_tile, program_walk, program_line, program_first, program_kind, pulse_pos, pulse_neg : Out
+    The programming half of the tile port (``hdl.ports.TileSignature``).
+active : Out(1)
+    Must be clocked in this cycle.
+events : Out(StructLayout)
+    set_pos, set_neg (SET commanded by thresholds), set_refresh (SET with ``refresh``), reset_refresh (RESET): devices pulsed.
+
+Timing
+------
+Accepted in cycle t: first pulse cycle t + 1, next accept not before t + max(1, max(counts) * slot). No pulse: one cycle.
+
+Source: design choice; pulse shapes are parameters (``UnitParams.set_cycles`` ff.).
+"""
+from functools import reduce
+from operator import or_
+
+from amaranth import Assert, Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.ports import PulseCommand
+from model.isa import Kind
+from model.params import UnitParams
+
+__all__ = ["PulseGen"]
+
+
+class PulseGen(wiring.Component):
+    """See the module's data sheet."""
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        self.chunk = -(-u.lanes // min(u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles))
+        one, both = range(self.chunk + 1), range(2 * self.chunk + 1)
+        super().__init__({
+            "i": In(stream.Signature(PulseCommand(u))), "hold": In(1), "busy": Out(1),
+            "program_tile": Out(4), "program_walk": Out(1), "program_line": Out(13), "program_first": Out(13),
+            "program_kind": Out(1), "pulse_pos": Out(u.lanes), "pulse_neg": Out(u.lanes), "active": Out(1),
+            "events": Out(data.StructLayout({"set_pos": one, "set_neg": one, "set_refresh": both, "reset_refresh": both})),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u, command, chunk = self.u, self.i.payload, self.chunk
+        slot = (u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles)
+        gap = (u.set_gap_cycles, u.reset_gap_cycles)
+
+        running = Signal()
+        timer = Signal(range(max(slot)))                # cycles of this slot still to come
+        more = Signal()                                 # a lane fires in the next slot; valid from the second cycle of a slot
+        refresh = Signal()
+        negative = Signal(u.lanes)
+        rest = [Signal(u.lanes, name=f"rest{bit}") for bit in range(u.count_bits)]    # bit planes of the counts to fire
+        asked = [Cat(command.counts[lane][bit] for lane in range(u.lanes)) for bit in range(u.count_bits)]
+
+        end = Signal()                                  # last gap cycle of the last slot
+        accept = Signal()
+        m.d.comb += [
+            end.eq(running & (timer == 0) & ~more),
+            self.busy.eq(running & ~end),
+            self.i.ready.eq(~self.busy & ~self.hold),
+            accept.eq(self.i.valid & self.i.ready),
+            self.active.eq(self.i.valid | running),
+        ]
+
+        counted_pos = Signal(u.lanes)                   # lanes of this slot not yet counted
+        counted_neg = Signal(u.lanes)
+
+        def begin(planes, side, kind):
+            fire = reduce(or_, planes)
+            borrow, left = fire, []
+            for plane in planes:                        # left = planes - fire
+                left.append(plane ^ borrow)
+                borrow = borrow & ~plane
+            return [
+                running.eq(fire.any()), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1)),
+                self.pulse_pos.eq(fire & ~side), self.pulse_neg.eq(fire & side),
+                counted_pos.eq(fire & ~side), counted_neg.eq(fire & side),
+                *(plane.eq(value) for plane, value in zip(rest, left, strict=True)),
+            ]
+
+        with m.If(accept):
+            m.d.sync += begin(asked, command.negative, command.kind)
+            m.d.sync += [
+                negative.eq(command.negative), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
+                self.program_walk.eq(command.walk), self.program_line.eq(command.line),
+                self.program_first.eq(command.first), self.program_kind.eq(command.kind),
+            ]
+        with m.Elif(running):
+            m.d.sync += [
+                timer.eq(timer - 1), more.eq(Cat(*rest).any()),
+                counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk),
+            ]
+            with m.If(timer == Mux(self.program_kind, gap[1], gap[0])):
+                m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
+            with m.If(end):
+                m.d.sync += [running.eq(0), timer.eq(0)]
+            with m.Elif(timer == 0):
+                m.d.sync += begin(rest, negative, self.program_kind)
+
+        n_pos = sum(counted_pos[:chunk])
+        n_neg = sum(counted_neg[:chunk])
+        with m.If(running):
+            with m.If(self.program_kind == Kind.RESET):
+                m.d.comb += self.events.reset_refresh.eq(n_pos + n_neg)
+            with m.Elif(refresh):
+                m.d.comb += self.events.set_refresh.eq(n_pos + n_neg)
+            with m.Else():
+                m.d.comb += [self.events.set_pos.eq(n_pos), self.events.set_neg.eq(n_neg)]
+
+        m.d.sync += Assert((self.pulse_pos & self.pulse_neg) == 0, "both devices of a pair are pulsed")
+        return m
