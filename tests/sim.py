@@ -25,7 +25,8 @@ def simulate(dut, *benches, limit=100_000):
     sim.add_clock(1e-6)
 
     async def watchdog(ctx):
-        await ctx.tick().repeat(limit)
+        for _ in range(limit):                       # not repeat(): its generator cannot be closed at the end
+            await ctx.tick()
         raise AssertionError(f"bench did not end within {limit} cycles")
 
     sim.add_testbench(watchdog, background=True)
