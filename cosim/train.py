@@ -1,0 +1,193 @@
+"""The command behind ``make train``: options to an experiment, a backend, a run, a run's directory.
+
+Exit codes: 0 done, 1 conservation broken, 2 bad input (one line on stderr), 130 Ctrl-C.
+"""
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from model import datasets
+from model.backend import Backend, CompileProgram, Program
+from model.errors import InputError
+from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, Experiment, default_rate, parse_layers
+from model.params import Params, ParamsError, UnitParams
+from model.program import CapacityError, compile_experiment
+from model.progress import Display, print_summary
+from model.run_directory import RunDirectory
+from model.trainer import run
+
+__all__ = ["BACKENDS", "compile_product", "main", "open_product_backend"]
+
+BACKENDS = ("rtl", "model")
+
+OpenBackend = Callable[[str, Experiment, Path | None], Backend]
+"""(backend name, experiment, file for the waves or None) -> backend."""
+
+_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line, as given."""
+
+    dataset: str
+    backend: str
+    layers: str | None
+    images: int | None
+    epochs: int | None
+    seed: int
+    lanes: int | None
+    params: Path | None
+    waves: bool
+    out: Path | None
+    loss: str
+    activation: str
+    rate: float | None
+    rate_decay: float
+    refresh: int
+    test_images: int
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
+
+
+def _each(name: str) -> str:
+    return ", ".join(f"{getattr(defaults, name)} for {data}" for data, defaults in DEFAULTS.items())
+
+
+_RATES = ", ".join(f"{rate:g} for {loss}" for loss, rate in LOSSES.items())
+_UNSET = Experiment(dataset="", layers=(1, 1), images=1, epochs=1)
+
+
+@_cli.command(help="Train and test a network whose weights are simulated PCM pairs, on the digital unit as RTL or as its model.")
+def _parse(
+    dataset: Annotated[str, _option(
+        "auto, mnist or digits; auto: MNIST where it can be had, else the 8x8 digits. [default: auto]")] = "auto",
+    backend: Annotated[str, _option("rtl (cosimulation) or model (bit-exact twins, faster). [default: rtl]")] = "rtl",
+    layers: Annotated[str | None, _option(f"Sizes of the layers from input to output. [default: {_each('layers')}]")] = None,
+    images: Annotated[int | None, _option(
+        f"Training images per epoch, 1 up; at most all there are. [default: {_each('images')}]")] = None,
+    epochs: Annotated[int | None, _option(f"Passes over these images, 1 to 10000. [default: {_each('epochs')}]")] = None,
+    seed: Annotated[int, _option(
+        f"Seed of sample order, devices and noise, 0 to 4294967295. [default: {_UNSET.seed}]")] = _UNSET.seed,
+    lanes: Annotated[int | None, _option(
+        f"chi words updated per cycle, 1 to 1024; unit.lanes of the parameters. [default: {UnitParams().lanes}]")] = None,
+    params: Annotated[Path | None, _option(
+        "TOML file of overrides in tables [unit] and [tile]; fields as in model/params.py.")] = None,
+    waves: Annotated[bool, _option("Write waves.fst of a window of the run; rtl only. [default: no]")] = False,
+    out: Annotated[Path | None, _option(
+        "Directory of the run; an earlier run's is replaced. [default: runs/<dataset>-<layers>-seed<seed>-<backend>]")] = None,
+    loss: Annotated[str, _option(f"{', '.join(LOSSES)}; mse has sigmoid outputs. [default: {_UNSET.loss}]")] = _UNSET.loss,
+    activation: Annotated[str, _option(
+        f"Of hidden layers: {', '.join(ACTIVATIONS)}. [default: {_UNSET.activation}]")] = _UNSET.activation,
+    rate: Annotated[float | None, _option(f"Learning rate of the first epoch, 1e-6 to 16. [default: {_RATES}]")] = None,
+    rate_decay: Annotated[float, _option(
+        f"Factor on the rate after each epoch, 0.001 to 1. [default: {_UNSET.rate_decay:g}]")] = _UNSET.rate_decay,
+    refresh: Annotated[int, _option(
+        f"Images between two refresh scans; 0: never. [default: {_UNSET.refresh}]")] = _UNSET.refresh,
+    test_images: Annotated[int, _option("Test images per evaluation; 0: all. [default: 0]")] = _UNSET.test_images,
+) -> Options:
+    return Options(**locals())
+
+
+def main(argv: list[str] | None = None, open_backend: OpenBackend | None = None,
+         compile_program: CompileProgram | None = None) -> int:
+    """Run the command line; returns the exit code. Tests pass a backend and a compiler of their own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)         # also where the shell started us with SIGINT ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        options = typer.main.get_command(_cli)(argv, prog_name="python -m cosim.train", standalone_mode=False)
+        if not isinstance(options, Options):
+            return 0                                                 # --help
+        return _train(options, open_backend or open_product_backend, compile_program or compile_product)
+    except (InputError, ParamsError) as error:
+        return _fail(str(error), 2)
+    except typer.TyperException as error:
+        return _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped: nothing of this run was kept", 130)
+
+
+def open_product_backend(name: str, experiment: Experiment, waves: Path | None) -> Backend:
+    """Open ``rtl`` or ``model`` for an experiment."""
+    if name == "model":
+        from model.machine import ModelBackend
+
+        return ModelBackend(experiment.params, experiment.seed)
+    from cosim.backend import RtlBackend
+
+    return RtlBackend(experiment.params, experiment.seed, waves=waves)
+
+
+def compile_product(experiment: Experiment, rate: float) -> Program:
+    """Compile the network; raises InputError when it exceeds a capacity of the build."""
+    try:
+        return compile_experiment(experiment, rate)
+    except CapacityError as error:
+        raise InputError(str(error)) from None
+
+
+def _train(options: Options, open_backend: OpenBackend, compile_program: CompileProgram) -> int:
+    console = Console()
+    if options.backend not in BACKENDS:
+        raise InputError(f"unknown backend {options.backend!r}: allowed are {', '.join(BACKENDS)}")
+    if options.waves and options.backend != "rtl":
+        raise InputError("waves are of the RTL: they need the backend rtl")
+    layers = parse_layers(options.layers) if options.layers else None
+    build = _build(options)
+    data = datasets.load(options.dataset, say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+    experiment = _experiment(options, layers, build, data)
+    experiment.check_data(data)
+    compile_program(experiment, experiment.rate)                     # capacities, before anything is written or built
+    out = options.out or Path("runs") / f"{data.name}-{experiment.layers_text}-seed{experiment.seed}-{options.backend}"
+    with RunDirectory(out) as directory:
+        directory.write_json("params.json", {"experiment": experiment.as_dict(), "backend": options.backend})
+        console.print(f"{data.name} from {data.source}, layers {experiment.layers_text}, seed {experiment.seed}, "
+                      f"backend {options.backend}", highlight=False, markup=False, soft_wrap=True)
+        backend = open_backend(options.backend, experiment, directory.path / "waves.fst" if options.waves else None)
+        try:
+            with Display(console) as display:
+                def record(entry: dict):
+                    directory.record(entry)
+                    display.record(entry)
+
+                result = run(experiment, data, backend, compile_program, record)
+        finally:
+            backend.close()
+        directory.commit(result)
+    print_summary(console, result, str(out))
+    if not result["conservation_ok"]:
+        return _fail("conservation is broken: the sum of updates is not eps * pulses + chi for every weight", 1)
+    return 0
+
+
+def _build(options: Options) -> Params:
+    params = Params.from_toml(options.params) if options.params else Params()
+    return params if options.lanes is None else Params.from_dict({"unit": {"lanes": options.lanes}}, params)
+
+
+def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params, data: datasets.Dataset) -> Experiment:
+    defaults = DEFAULTS[data.name]
+    return Experiment(
+        dataset=data.name, layers=layers or parse_layers(defaults.layers), params=params, seed=options.seed,
+        images=defaults.images if options.images is None else options.images,
+        epochs=defaults.epochs if options.epochs is None else options.epochs,
+        loss=options.loss, activation=options.activation,
+        rate=default_rate(options.loss) if options.rate is None else options.rate,
+        rate_decay=options.rate_decay, refresh=options.refresh, test_images=options.test_images)
+
+
+def _fail(message: str, code: int) -> int:
+    print("crosstrain: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

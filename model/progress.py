@@ -1,0 +1,90 @@
+"""What the user sees of a run: a live bar on a terminal, a plain line now and then elsewhere, a table at the end."""
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["Display", "print_summary"]
+
+PLAIN_LINES = 10
+"""Lines per run where there is no terminal [1], and at least one per PLAIN_PERIOD_S."""
+PLAIN_PERIOD_S = 15.0
+
+
+class Display:
+    """Shows the records of ``model/trainer.py``; a context manager."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task: TaskID | None = None
+        self.start = {}
+        self.began = self.shown_s = time.monotonic()
+        self.next_line = 1
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def record(self, entry: dict):
+        """Show a record."""
+        if entry["event"] == "start":
+            self.start = entry
+            self.began = time.monotonic()
+            self.task = self.bar.add_task("train", total=entry["total"], note="")
+        elif entry["event"] == "train":
+            self._train(entry)
+        elif entry["event"] == "test" and self.task is not None:
+            self.bar.update(self.task, description=f"test {entry['tested']}/{entry['tests']}")
+        elif entry["event"] == "epoch":
+            self.console.print(f"epoch {entry['epoch'] + 1}: {entry['images']} images trained, rate {entry['rate']:.4g}, "
+                               f"test accuracy {100 * entry['test_accuracy']:.2f} %", highlight=False, markup=False)
+
+    def _train(self, entry):
+        now = time.monotonic()
+        note = (f"{1e3 / max(entry['ms_per_image'], 1e-9):.0f} images/s, accuracy {100 * entry['accuracy']:.1f} %, "
+                f"{entry['pulses_per_image']:.1f} pulses/image")
+        if self.task is not None:
+            self.bar.update(self.task, description=f"epoch {entry['epoch'] + 1}", completed=entry["images"], note=note)
+        total = self.start["total"]
+        due = entry["images"] * PLAIN_LINES >= self.next_line * total or now - self.shown_s >= PLAIN_PERIOD_S
+        if not self.console.is_terminal and due:
+            left_s = (now - self.began) * (total - entry["images"]) / entry["images"]
+            self.console.print(f"epoch {entry['epoch'] + 1}: {entry['images']}/{total} images, {note}, {left_s:.0f} s left",
+                               highlight=False, markup=False, soft_wrap=True)
+            self.shown_s = now
+            self.next_line = entry["images"] * PLAIN_LINES // total + 1
+
+
+def print_summary(console: Console, result: dict, out: str):
+    """Print the figures of a run as a table."""
+    table = Table(title=f"{result['dataset']} {'-'.join(map(str, result['layers']))}, seed {result['seed']}, "
+                        f"backend {result['backend']}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    per_image = result["cycles_per_image"]
+    other = per_image - result["programming_cycles_per_image"] - result["refresh_cycles_per_image"]
+    for name, value, note in (
+        ("test accuracy", f"{100 * result['test_accuracy']:.2f} %", f"{result['test_images']} images, same backend"),
+        ("training accuracy", f"{100 * result['train_accuracy']:.2f} %", "last epoch, each image before its update"),
+        ("images trained", f"{result['images_trained']}", f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''}"),
+        ("cycles per image", f"{per_image:.1f}", "1 cycle = 1 ns nominal"),
+        ("  compute", f"{other:.1f}", ""),
+        ("  programming", f"{result['programming_cycles_per_image']:.1f}", ""),
+        ("  refresh", f"{result['refresh_cycles_per_image']:.1f}", f"{result['refreshes']} cells rewritten"),
+        ("SET pulses per image", f"{result['pulses_per_image']:.2f}", "without refresh"),
+        ("saturations", f"{result['saturations']}", "lines, elements, chi, updates"),
+        ("run time per image", f"{result['ms_per_image']:.3f} ms", ""),
+        ("conservation", "holds" if result["conservation_ok"] else "BROKEN", f"{result['weights_checked']} weights checked"),
+        ("digest", result["digest"][:16], ""),
+    ):
+        table.add_row(name, value, note)
+    console.print(table)
+    console.print(f"{out}: params.json log.jsonl curve.png result.json", highlight=False, markup=False, soft_wrap=True)

