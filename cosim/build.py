@@ -110,8 +110,8 @@ def build(
         order = sorted(texts, key=lambda file_name: (not file_name.endswith(".vlt"), file_name))
         log = folder / "build.log"
         try:
-            runner.build(sources=[folder / file_name for file_name in order], hdl_toplevel=toplevel, build_dir=folder, waves=waves,
-                         parameters=dict(parameters or {}), build_args=args, timescale=("1ns", "1ps"), log_file=log)
+            runner.build(sources=[folder / file_name for file_name in order], hdl_toplevel=toplevel, build_dir=folder,
+                         waves=waves, parameters=dict(parameters or {}), build_args=args, timescale=("1ns", "1ps"), log_file=log)
         except BaseException as error:
             raise CosimError(f"build of {name} failed ({error})\n{_tail(log)}") from None
         (folder / "complete").touch()
@@ -162,8 +162,8 @@ def _results(path):
     for case in ElementTree.parse(path).getroot().iter("testcase"):
         bad = [*case.findall("failure"), *case.findall("error")]
         if bad:
-            text = "; ".join(filter(None, (bad[0].get("error_type"), bad[0].get("error_msg"), bad[0].get("message"), bad[0].text)))
-            failures.append(f"{case.get('name')}: {text.strip()}")
+            parts = [bad[0].get("error_type"), bad[0].get("error_msg"), bad[0].get("message"), bad[0].text]
+            failures.append(f"{case.get('name')}: {'; '.join(filter(None, parts)).strip()}")
         elif case.find("skipped") is None:
             passed += 1
     return passed, failures

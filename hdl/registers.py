@@ -1,0 +1,187 @@
+"""AXI4-Lite slave: the register map of ``hdl/registers.rdl`` as hardware.
+
+Contract: 32-bit data, 16-bit byte address (the two low bits are ignored). A read or write of an address without a register, a
+write to a read-only register and a read of the program window answer SLVERR and change nothing. Byte strobes select the bytes
+that are written. The address phase may come before, with or after the data phase of a write. One write and one read are in
+flight at a time. No combinational path leads from an AXI input to an AXI output.
+
+CONTROL's bits are pulses of one cycle. Reading ``COUNTER.x.LO`` latches the upper half, which any ``HI`` returns. A write of
+word 3 of an instruction sends it with the words 0 to 2 written last to the program memory.
+
+Timing: write: response 2 cycles after the later of address and data was taken. Read: data 3 cycles after the address was taken.
+Source: design choice; AMBA AXI protocol specification (ARM IHI 0022), chapters A3 and B1.
+"""
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.ports import MatrixDescriptor, ProgramWriteSignature
+from model.events import EVENTS, N_EVENTS
+from model.params import UnitParams
+from model.regmap import ADDRESS_BITS, register_map
+
+__all__ = ["OKAY", "SLVERR", "Registers"]
+
+OKAY, SLVERR = 0, 2
+
+
+class Registers(wiring.Component):
+    """Register file between the host's AXI4-Lite port and the unit.
+
+    Members
+    -------
+    s_axil_* : In, Out
+        The five channels of AXI4-Lite; ``s_axil_awprot`` and ``s_axil_arprot`` are ignored.
+    start, stop, clear : Out(1)
+        Pulses of CONTROL.
+    entry, loop_count, matrices : Out
+        ENTRY (its low bits), LOOP_COUNT, and the descriptors MATRIX[k].
+    program_write : Out(ProgramWriteSignature)
+        Write port of the sequencer's program memory.
+    busy, done, accepting, error, error_pc, pc : In
+        What STATUS, ERROR_PC and PC show.
+    read_en, read_index, read_value : Out(1), Out(range(N_EVENTS)), In(counter_bits)
+        Read port of the counters: the value is valid in the cycle after ``read_en``.
+    active : Out(1)
+        Must be clocked in this cycle.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        self.map = register_map(u)
+        axi = {
+            "awaddr": In(ADDRESS_BITS), "awprot": In(3), "awvalid": In(1), "awready": Out(1),
+            "wdata": In(32), "wstrb": In(4), "wvalid": In(1), "wready": Out(1),
+            "bresp": Out(2), "bvalid": Out(1), "bready": In(1),
+            "araddr": In(ADDRESS_BITS), "arprot": In(3), "arvalid": In(1), "arready": Out(1),
+            "rdata": Out(32), "rresp": Out(2), "rvalid": Out(1), "rready": In(1),
+        }
+        super().__init__({
+            **{f"s_axil_{name}": member for name, member in axi.items()},
+            "start": Out(1), "stop": Out(1), "clear": Out(1), "entry": Out(range(u.program_words)), "loop_count": Out(32),
+            "matrices": Out(data.ArrayLayout(MatrixDescriptor(u), u.n_matrices)),
+            "program_write": Out(ProgramWriteSignature(u)),
+            "busy": In(1), "done": In(1), "accepting": In(1), "error": In(4), "error_pc": In(16), "pc": In(16),
+            "read_en": Out(1), "read_index": Out(range(N_EVENTS)), "read_value": In(u.counter_bits), "active": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        storage = self._storage(m)
+        writing = self._write(m, storage)
+        reading = self._read(m, storage)
+        m.d.comb += self.active.eq(writing | reading)
+        return m
+
+    def _storage(self, m):
+        """(register, field) -> signal of every field that the host writes and hardware only reads."""
+        storage = {(register.name, field.name): Signal(field.bits, init=field.reset, name=f"{register.name}_{field.name}")
+                   for register in self.map.registers.values() for field in register.fields.values()
+                   if field.writable and not field.pulse}
+        m.d.comb += [self.entry.eq(storage["ENTRY", "value"]), self.loop_count.eq(storage["LOOP_COUNT", "value"])]
+        for (register, field), signal in storage.items():
+            if register.startswith("MATRIX["):
+                m.d.comb += self.matrices[int(register[7:register.index("]")])][field].eq(signal)
+        return storage
+
+    def _write(self, m, storage):
+        """The channels AW, W and B; returns when they must be clocked."""
+        address, word, strobe = Signal(ADDRESS_BITS - 2), Signal(32), Signal(4)
+        have_address, have_word, commit = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.s_axil_awready.eq(~have_address), self.s_axil_wready.eq(~have_word),
+            commit.eq(have_address & have_word & ~self.s_axil_bvalid),
+        ]
+        with m.If(self.s_axil_awvalid & self.s_axil_awready):
+            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_awaddr[2:])]
+        with m.If(self.s_axil_wvalid & self.s_axil_wready):
+            m.d.sync += [have_word.eq(1), word.eq(self.s_axil_wdata), strobe.eq(self.s_axil_wstrb)]
+        with m.If(self.s_axil_bvalid & self.s_axil_bready):
+            m.d.sync += self.s_axil_bvalid.eq(0)
+
+        def written(signal, low):
+            """``signal``, at bit ``low`` of its register, with the strobed bytes of ``word``."""
+            bits = range(low, low + len(signal))
+            return Cat(Mux(strobe[bit // 8], word[bit], signal[bit - low]) for bit in bits)
+
+        pulses = {"start": self.start, "stop": self.stop, "clear": self.clear}
+        program = self.map.program
+        held = [Signal(32, name=f"program_word{part}") for part in range(4)]
+        m.d.sync += [*(pulse.eq(0) for pulse in pulses.values()), self.program_write.stb.eq(0)]
+        with m.If(commit):
+            m.d.sync += [have_address.eq(0), have_word.eq(0), self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(SLVERR)]
+            with m.Switch(address):
+                for register in self.map.registers.values():
+                    if register.writable:
+                        with m.Case(register.address // 4):
+                            m.d.sync += self.s_axil_bresp.eq(OKAY)
+                            for field in register.fields.values():
+                                if field.pulse:
+                                    m.d.sync += pulses[field.name].eq(word[field.low] & strobe[field.low // 8])
+                                else:
+                                    signal = storage[register.name, field.name]
+                                    m.d.sync += signal.eq(written(signal, field.low))
+            with m.If(_inside(address, program)):
+                m.d.sync += self.s_axil_bresp.eq(OKAY)
+                with m.Switch(address[:2]):
+                    for part, signal in enumerate(held):
+                        with m.Case(part):
+                            m.d.sync += signal.eq(written(signal, 0))
+                with m.If(address[:2] == 3):
+                    m.d.sync += [self.program_write.stb.eq(1), self.program_write.address.eq(address[2:])]
+        m.d.comb += self.program_write.data.eq(Cat(held))
+        busy = have_address | have_word | self.s_axil_bvalid | self.program_write.stb | Cat(pulses.values()).any()
+        return busy | self.s_axil_awvalid | self.s_axil_wvalid
+
+    def _read(self, m, storage):
+        """The channels AR and R; returns when they must be clocked."""
+        address, upper, index = Signal(ADDRESS_BITS - 2), Signal(32), Signal(ADDRESS_BITS - 2)
+        have_address, fetched = Signal(), Signal()
+        counters = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4
+        m.d.comb += [self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid), index.eq(address - counters)]
+        with m.If(self.s_axil_arvalid & self.s_axil_arready):
+            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_araddr[2:]), fetched.eq(0)]
+        with m.If(self.s_axil_rvalid & self.s_axil_rready):
+            m.d.sync += self.s_axil_rvalid.eq(0)
+
+        is_low = (index < 2 * N_EVENTS) & ~index[0]
+        m.d.comb += [self.read_en.eq(have_address & ~fetched & is_low), self.read_index.eq(index[1:])]
+        values = {
+            ("STATUS", "busy"): self.busy, ("STATUS", "done"): self.done, ("STATUS", "accepting"): self.accepting,
+            ("STATUS", "error"): self.error, ("ERROR_PC", "value"): self.error_pc, ("PC", "value"): self.pc, **storage,
+        }
+        with m.If(have_address & ~fetched):
+            m.d.sync += fetched.eq(1)
+        with m.Elif(have_address):
+            m.d.sync += [have_address.eq(0), self.s_axil_rvalid.eq(1), self.s_axil_rdata.eq(0), self.s_axil_rresp.eq(SLVERR)]
+            with m.Switch(address):
+                for register in self.map.registers.values():
+                    if not register.name.startswith("COUNTER."):
+                        with m.Case(register.address // 4):
+                            m.d.sync += [self.s_axil_rresp.eq(OKAY), self.s_axil_rdata.eq(_word(register, values))]
+            with m.If(index < 2 * N_EVENTS):
+                m.d.sync += self.s_axil_rresp.eq(OKAY)
+                with m.If(index[0]):
+                    m.d.sync += self.s_axil_rdata.eq(upper)
+                with m.Else():
+                    m.d.sync += [self.s_axil_rdata.eq(self.read_value), upper.eq(self.read_value >> 32)]
+        return have_address | self.s_axil_rvalid | self.s_axil_arvalid
+
+
+def _inside(address, window):
+    """Whether a word address lies in ``window``, whose base and size are powers of two."""
+    size = window.words
+    assert size & (size - 1) == 0
+    assert window.address % (4 * size) == 0
+    return address[size.bit_length() - 1:] == window.address // 4 // size
+
+
+def _word(register, values):
+    """The 32 bits that a read of ``register`` returns."""
+    bits, place = [], 0
+    for field in sorted(register.fields.values(), key=lambda field: field.low):
+        value = values.get((register.name, field.name), Const(field.reset or 0, field.bits))
+        assert len(value) <= field.bits
+        bits += [Const(0, field.low - place), value, Const(0, field.bits - len(value))]
+        place = field.low + field.bits
+    return Cat(bits)
