@@ -1,0 +1,169 @@
+"""Twin of ``hdl.sequencer``: interprets the program on the twins of the units, and keeps time as the unit does.
+
+Time: an instruction is dispatched one cycle after the one before it (``JUMP_CYCLES`` after a NEXT that jumps), later if a unit
+it waits for is busy: a unit that took a command at time t with c cycles is free at t + c. The host never lets the unit wait.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from model.commands import LinesCommand, LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
+from model.digital import read_unit, refresh, update_unit, vector_unit
+from model.events import INDEX, N_EVENTS
+from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, Wait, Walk, decode
+from model.ledger import record_update
+from model.params import UnitParams
+
+__all__ = ["JUMP_CYCLES", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
+
+START_CYCLES = 5
+"""Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
+JUMP_CYCLES = 4
+
+_COLUMNS = 2 + max(len(fields) for _, fields in FORMATS.values())
+_HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD = (
+    int(Opcode[name]) for name in ("HALT", "LOOP", "NEXT", "WAIT", "ACCEPT", "DRIVE", "READ", "VECTOR", "GATHER", "EMIT",
+                                   "UPDATE", "SCAN", "CLEAR", "DUMP", "LOAD"))
+_TIME, _CONTROL, _INSTRUCTIONS = INDEX["time"], INDEX["control"], INDEX["instructions"]
+_PACKETS_IN, _PACKETS_OUT = INDEX["packets_in"], INDEX["packets_out"]
+_LINES_UNIT, _VECTOR_UNIT, _UPDATE_UNIT, _SCAN_UNIT = range(4)
+_M = {name: index for index, name in enumerate(matrix_fields(UnitParams()))}
+_TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
+    _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
+
+
+class UnitState(NamedTuple):
+    """Registers and memories of the digital unit that outlive an instruction."""
+
+    vec: np.ndarray
+    """int32 (vector_words * vector_width,): vector memory"""
+    luts: np.ndarray
+    """int32 (n_luts, 2^lut_bits)"""
+    exponents: np.ndarray
+    """int64 (8,)"""
+    peak: np.ndarray
+    """int64 (1,)"""
+    lines: np.ndarray
+    """int32 (n_lines,): signed codes of the line drivers"""
+    chi: np.ndarray
+    """int32 (chi_words, lanes)"""
+    dirty: np.ndarray
+    """uint8 (chi_words,): lines programmed since their last scan"""
+    cleared: np.ndarray
+    """uint8 (n_matrices,)"""
+    counters: np.ndarray
+    """int64 (N_EVENTS,)"""
+
+
+def new_unit(u: UnitParams) -> UnitState:
+    """State after power-up; memories are 0 although the hardware promises that only after CLEAR."""
+    return UnitState(
+        vec=np.zeros(u.vector_words * u.vector_width, np.int32), luts=np.zeros((u.n_luts, 1 << u.lut_bits), np.int32),
+        exponents=np.zeros(N_EXPONENTS, np.int64), peak=np.zeros(1, np.int64), lines=np.zeros(u.n_lines, np.int32),
+        chi=np.zeros((u.chi_words, u.lanes), np.int32), dirty=np.zeros(u.chi_words, np.uint8),
+        cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64))
+
+
+def predecode(instructions, u: UnitParams) -> np.ndarray:
+    """int64 (program_words, columns): opcode (-1 if undefined), wait mask, operands in the order of ``isa.FORMATS``."""
+    table = np.full((u.program_words, _COLUMNS), -1, np.int64)
+    for index, word in enumerate(instructions):
+        try:
+            opcode, wait, operands = decode(word)
+        except ValueError:
+            continue
+        table[index, :2 + len(operands)] = [int(opcode), int(wait), *operands.values()]
+    return table
+
+
+@njit(cache=True)
+def _matrix_ok(u, d):
+    """The descriptor check of ``hdl.decoder.DescriptorCheck``."""
+    if not (d[_TILE] < u.n_tiles and d[_ROWS] > 0 and d[_COLS] > 0 and d[_WORDS_PER_LINE] > 0):
+        return False
+    if d[_ROW0] + d[_ROWS] > u.n_rows or d[_COL0] + d[_COLS] > u.n_cols or d[_ROW0] % u.vector_width or d[_COL0] % u.vector_width:
+        return False
+    lines = d[_ROWS] if d[_WALK] == 0 else d[_COLS]
+    return d[_CHI_BASE] + lines * d[_WORDS_PER_LINE] <= u.chi_words
+
+
+@njit(cache=True)
+def _beyond(u, address, count):
+    return address + (count + u.vector_width - 1) // u.vector_width > u.vector_words
+
+
+@njit(cache=True)
+def _error_of(u, op, f, matrices, ok, cleared):
+    """Error of an instruction, as ``hdl.decoder.OperandCheck`` and the sequencer's dispatch find it."""
+    if op < 0 or (op == _VECTOR and f[0] > 10):
+        return int(Error.ILLEGAL_OPCODE)
+    if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD):
+        if f[0] >= u.n_matrices or not ok[f[0]]:
+            return int(Error.BAD_MATRIX)
+        d = matrices[f[0]]
+        bad = False
+        if op == _DRIVE:
+            bad = _beyond(u, f[2], d[_COLS] if f[1] else d[_ROWS])
+        elif op == _READ:
+            side = d[_ROWS] if f[1] else d[_COLS]
+            bad = f[5] > side or _beyond(u, f[4], side if f[5] == 0 else f[5])
+        elif op == _UPDATE:
+            walk, lane = (d[_ROWS], d[_COLS]) if d[_WALK] == 0 else (d[_COLS], d[_ROWS])
+            bad = _beyond(u, f[3], walk) or _beyond(u, f[5], lane)
+        if bad:
+            return int(Error.BAD_ADDRESS)
+        if op in (_UPDATE, _SCAN, _DUMP) and not cleared[f[0]]:
+            return int(Error.NOT_CLEARED)
+        return 0
+    bad = False
+    if op == _ACCEPT:
+        bad = f[3] == 0 and _beyond(u, f[0], f[1])
+    elif op == _VECTOR and f[0] != int(VectorOp.SET_EXPONENT):
+        bad = (f[5] == 0 or _beyond(u, f[1], f[5]) or _beyond(u, f[2], f[5]) or f[3] >= u.vector_words
+               or (f[4] == int(BKind.VECTOR) and _beyond(u, f[3], f[5])))
+    elif op == _GATHER:
+        bad = f[2] == 0 or f[4] == 0 or f[0] >= u.vector_words
+    elif op == _EMIT:
+        bad = f[1] == 0 or _beyond(u, f[0], f[1])
+    return int(Error.BAD_ADDRESS) if bad else 0
+
+
+@njit(cache=True)
+def _vector_command(op, f):
+    if op == _VECTOR:
+        return VectorCommand(f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0)
+    if op == _GATHER:
+        return VectorCommand(int(VectorOp.GATHER), f[0], 0, 0, 0, 0, 0, 0, 0, 0, 0, f[1], f[2], f[3], f[4], f[5])
+    return VectorCommand(int(VectorOp.EMIT), 0, f[0], 0, 0, f[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@njit(cache=True)
+def _lines_command(u, op, f, d):
+    if op == _DRIVE:
+        first, count = (d[_COL0], d[_COLS]) if f[1] else (d[_ROW0], d[_ROWS])
+        return LinesCommand(int(LinesOp.DRIVE), d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0)
+    first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
+    return LinesCommand(int(LinesOp.READ), d[_TILE], f[1], f[2], f[3], first, count if f[5] == 0 else f[5], f[4], 0,
+                        u.line_max if f[6] == 0 else f[6], 1)
+
+
+@njit(cache=True)
+def _update_command(op, f, d):
+    by_rows = d[_WALK] == 0
+    walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
+    walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
+    if op == _UPDATE:
+        return UpdateCommand(int(UpdateOp.UPDATE), f[1], f[2], f[10], f[3], f[4], walk_count, f[5], f[6], lane_count,
+                             d[_WORDS_PER_LINE], d[_CHI_BASE], f[7], f[8], f[9], d[_TILE], d[_WALK], walk_first, lane_first)
+    kind = int(UpdateOp.CLEAR) if op == _CLEAR else int(UpdateOp.DUMP) if op == _DUMP else int(UpdateOp.LOAD)
+    return UpdateCommand(kind, 0, 0, 0, 0, 0, walk_count, 0, 0, lane_count, d[_WORDS_PER_LINE], d[_CHI_BASE], 0, 0, 0, d[_TILE],
+                         d[_WALK], walk_first, lane_first)
+
+
+@njit(cache=True)
+def _scan_command(f, d):
+    by_rows = d[_WALK] == 0
+    walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
+    walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
+    return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE], f[1], f[2], f[3], f[4], f[5])
