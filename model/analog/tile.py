@@ -1,0 +1,252 @@
+"""Crossbar tiles: the state of all tiles and the two operations of the tile port, ``read`` and ``program``.
+
+State is integer (``pcm``: LSB = 2^g_lsb_log2 uS); generators are ``numpy.random.Generator``, one per tile and purpose, passed as
+tuples indexed by tile. The functions called per image are compiled and check nothing but the edges of the tile: a line or output
+that the tile does not have carries no charge (code 0), holds no device, and takes no draw.
+
+Draw order of a tile: ``read`` takes one normal per output, ascending; ``program`` one per pulsed device, ascending lane, within a
+lane G+ before G-. With ``noise`` False nothing is drawn and every value is its rounded mean (initial conductances stay random).
+So an event split into several of consecutive lanes gives the same conductances.
+
+Source: ``pcm`` for the devices; design choice for the rest.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from model.analog import converter, crossbar, pcm
+from model.isa import Half, Kind, Walk
+from model.params import Params, TileParams
+
+__all__ = [
+    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "read", "spawn_generators",
+    "ticks", "weights",
+]
+
+_DIFFERENCE, _POSITIVE, _NEGATIVE = int(Half.DIFFERENCE), int(Half.POSITIVE), int(Half.NEGATIVE)
+_SET = int(Kind.SET)
+_ROWS = int(Walk.ROWS)
+
+
+class Generators(NamedTuple):
+    """Per purpose a tuple of generators, one per tile. The position of a field is its purpose number in the seed layout."""
+
+    init: tuple[np.random.Generator, ...]
+    """Initial conductances, then device spread."""
+    read: tuple[np.random.Generator, ...]
+    """Read noise of training."""
+    program: tuple[np.random.Generator, ...]
+    """Programming noise."""
+    evaluation: tuple[np.random.Generator, ...]
+    """Read noise of test passes: they change no training draw."""
+
+
+class TileConstants(NamedTuple):
+    """What the compiled functions need to know; made by ``new_tiles``."""
+
+    device: pcm.DeviceConstants
+    converter: converter.ConverterConstants
+    sigma_scale: float
+    """2^variance_lsb_log2 / (conductance LSB)^2, a power of two: from a summed variance to squared charge LSB."""
+
+
+class TileState(NamedTuple):
+    """All tiles; axes (tile, device or plane, row, col), col contiguous. ``g`` and ``variance`` follow from the other arrays."""
+
+    g_programmed: np.ndarray
+    """(tiles, 2, rows, cols) int32 [LSB]: conductance at ``tick``; device 0 is G+, 1 is G-."""
+    n_set: np.ndarray
+    """(tiles, 2, rows, cols) uint16: SET pulses since RESET, up to the end of the table."""
+    tick: np.ndarray
+    """(tiles, 2, rows, cols) int64 [drift tick]: last programming."""
+    spread: np.ndarray
+    """(tiles, 2, rows, cols) int32 [2^-12]: factor on the mean SET step; (tiles, 2, 0, 0) when ``device_spread`` is 0."""
+    pulses: np.ndarray
+    """(tiles, 2, 2) int64: pulses given, by Kind and device."""
+    g: np.ndarray
+    """(tiles, 3, rows, cols) int32 [LSB]: effective (drifted) conductance by Half: G+ - G-, G+, G-."""
+    variance: np.ndarray
+    """(tiles, 3, rows, cols) int16 [variance LSB]: read variance by Half: of the pair, of G+, of G-."""
+
+
+def spawn_generators(seed: int, n_tiles: int) -> Generators:
+    """Seeded generators: PCG64 over ``SeedSequence(seed, spawn_key=(purpose, tile))``.
+
+    That is ``SeedSequence(seed).spawn(4)[purpose].spawn(n_tiles)[tile]``; purpose = position in ``Generators``. Purposes from 4 on
+    are free for others (sample order). A tile's streams do not depend on the number of tiles.
+    """
+    return Generators(*(
+        tuple(np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, tile)))) for tile in range(n_tiles))
+        for purpose in range(len(Generators._fields))))
+
+
+def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tuple[TileConstants, TileState]:
+    """Tiles with conductances N(init_us) clipped to the window; ``generators`` is ``Generators.init``, one per tile.
+
+    Per tile (2, rows, cols) normals are drawn, then as many for the spread if ``device_spread`` is not 0. The devices count as
+    RESET and not yet pulsed (n_set = 0), programmed at tick 0.
+    """
+    u, p = params.unit, params.tile
+    device = pcm.device_constants(p)
+    tc = TileConstants(device, converter.converter_constants(params), 2.0 ** (device.variance_lsb_log2 - 2 * p.g_lsb_log2))
+    shape = (u.n_tiles, 2, u.n_rows, u.n_cols)
+    planes = (u.n_tiles, 3, u.n_rows, u.n_cols)
+    state = TileState(
+        g_programmed=np.zeros(shape, np.int32), n_set=np.zeros(shape, np.uint16), tick=np.zeros(shape, np.int64),
+        spread=np.zeros(shape if p.device_spread else (u.n_tiles, 2, 0, 0), np.int32), pulses=np.zeros((u.n_tiles, 2, 2), np.int64),
+        g=np.zeros(planes, np.int32), variance=np.zeros(planes, np.int16))
+    for tile, rng in enumerate(generators):
+        g = _normals(rng, shape[1:], p.init_us[0] / 2.0 ** p.g_lsb_log2, p.init_us[1] / 2.0 ** p.g_lsb_log2)
+        state.g_programmed[tile] = np.clip(g, device.g_min, device.g_max)
+        if p.device_spread:
+            one = 1 << pcm.SPREAD_BITS
+            state.spread[tile] = np.maximum(_normals(rng, shape[1:], one, p.device_spread * one), 0)
+        drift(tc, state, tile, 0)
+    return tc, state
+
+
+def _normals(rng, shape, mean, sigma):
+    """Integers N(mean, sigma), with the draws of ``pcm.draw``."""
+    z = np.floor(rng.standard_normal(shape) * float(1 << pcm.DRAW_BITS) + 0.5).astype(np.int64)
+    mean, sigma = round(mean * (1 << pcm.FRACTION)), round(sigma * (1 << pcm.FRACTION))
+    bits = pcm.DRAW_BITS + pcm.FRACTION
+    return ((mean << pcm.DRAW_BITS) + sigma * z + (1 << bits - 1)) >> bits
+
+
+@njit(cache=True)
+def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, first, count, out):
+    """One read: converter codes of outputs ``first`` ... into ``out[:count]`` (int32); returns the number of clipped codes.
+
+    ``codes``: int32, signed charge of each driven line in PWM steps (what the line carried within the window), by absolute position;
+    entries past the driven side are ignored. ``transpose``, ``half``, ``range_select``: as in ``isa``. ``steps``: the window [PWM steps].
+    ``rng``: ``Generators.read`` or ``.evaluation``. Charge noise: N(0, sum_i code_i^2 sigma_i^2), rounded to the charge LSB.
+    """
+    n_driven = state.g.shape[3] if transpose else state.g.shape[2]
+    n_outputs = state.g.shape[2] if transpose else state.g.shape[3]
+    n = max(min(count, n_outputs - first), 0)
+    out[:count] = 0
+    weights = codes[:n_driven]
+    charge = np.zeros(n, np.int64)
+    variance = np.zeros(n, np.int64)
+    if transpose:
+        crossbar.transpose(state.g[tile, half], weights, first, charge)
+    else:
+        crossbar.forward(state.g[tile, half], weights, first, charge)
+    if tc.device.noise:
+        squares = weights * weights
+        if transpose:
+            crossbar.transpose(state.variance[tile, half], squares, first, variance)
+        else:
+            crossbar.forward(state.variance[tile, half], squares, first, variance)
+        noise = rng[tile]
+        for j in range(n):
+            sigma = np.int64(np.sqrt(float(variance[j]) * tc.sigma_scale) + 0.5)
+            charge[j] += (sigma * pcm.draw(noise) + (1 << (pcm.DRAW_BITS - 1))) >> pcm.DRAW_BITS
+    lsb = converter.lsb_charge(tc.converter, range_select, steps)
+    clips = 0
+    for j in range(n):
+        code, clipped = converter.convert(tc.converter, lsb, charge[j])
+        out[j] = code
+        clips += clipped
+    return clips
+
+
+@njit(cache=True)
+def program(tc, state, rng, tile, walk, line, first, pos, neg, kind, tick):
+    """One pulse of the tile port; returns the number of devices it reached.
+
+    Lane k is connected to position ``first + k`` of the axis other than ``walk``; ``line`` is the selected line of the walk axis.
+    Where ``pos[k]`` (uint8) is set, G+ gets one pulse of ``kind`` (isa.Kind), where ``neg[k]``, G-. ``tick``: drift time [tick].
+    ``rng``: ``Generators.program``.
+    """
+    n_rows, n_cols = state.g.shape[2], state.g.shape[3]
+    by_row = walk == _ROWS
+    if line >= (n_rows if by_row else n_cols):
+        return 0
+    noise = rng[tile]
+    n = 0
+    for k in range(min(len(pos), (n_cols if by_row else n_rows) - first)):
+        if pos[k] or neg[k]:
+            row, col = (line, first + k) if by_row else (first + k, line)
+            if pos[k]:
+                _pulse(tc.device, state, noise, tile, 0, row, col, kind, tick)
+                n += 1
+            if neg[k]:
+                _pulse(tc.device, state, noise, tile, 1, row, col, kind, tick)
+                n += 1
+            _derive(tc.device, state, tile, row, col)
+    return n
+
+
+@njit(cache=True)
+def _pulse(device, state, rng, tile, side, row, col, kind, tick):
+    z = pcm.draw(rng) if device.noise else np.int64(0)
+    if kind == _SET:
+        n = min(np.int64(state.n_set[tile, side, row, col]) + 1, len(device.set_mean) - 1)
+        spread = state.spread[tile, side, row, col] if state.spread.shape[2] else np.int32(1 << pcm.SPREAD_BITS)
+        level = pcm.set_level(device, state.g[tile, 1 + side, row, col], n, spread, z)
+    else:
+        n = 0
+        level = pcm.reset_level(device, z)
+    state.n_set[tile, side, row, col] = n
+    state.g_programmed[tile, side, row, col] = level
+    state.tick[tile, side, row, col] = tick
+    state.g[tile, 1 + side, row, col] = level
+    state.pulses[tile, kind, side] += 1
+
+
+@njit(cache=True)
+def _derive(device, state, tile, row, col):
+    """Pair values and variances of a cell, from its effective conductances."""
+    pos, neg = state.g[tile, _POSITIVE, row, col], state.g[tile, _NEGATIVE, row, col]
+    variance_pos, variance_neg = pcm.read_variance(device, pos), pcm.read_variance(device, neg)
+    state.g[tile, _DIFFERENCE, row, col] = pos - neg
+    state.variance[tile, _POSITIVE, row, col] = variance_pos
+    state.variance[tile, _NEGATIVE, row, col] = variance_neg
+    state.variance[tile, _DIFFERENCE, row, col] = variance_pos + variance_neg
+
+
+@njit(cache=True)
+def drift(tc, state, tile, tick):
+    """Effective conductances of a tile at ``tick`` (not before its last pulse). Programmed values stay: an earlier tick undoes it."""
+    for row in range(state.g.shape[2]):
+        for col in range(state.g.shape[3]):
+            for side in range(2):
+                passed = tick - state.tick[tile, side, row, col]
+                state.g[tile, 1 + side, row, col] = pcm.drifted(tc.device, state.g_programmed[tile, side, row, col], passed)
+            _derive(tc.device, state, tile, row, col)
+
+
+def ticks(p: TileParams, seconds: float) -> int:
+    """Drift ticks of a time, to nearest."""
+    return round(seconds / (p.cycle_s * 2.0 ** p.drift_tick_log2))
+
+
+def age(tc: TileConstants, state: TileState, p: TileParams, tick: int, seconds: float) -> None:
+    """Let all tiles stand ``seconds`` (up to years) after ``tick``, for inference after training; ``age(..., tick, 0)`` undoes it."""
+    for tile in range(len(state.g)):
+        drift(tc, state, tile, tick + ticks(p, seconds))
+
+
+def weights(p: TileParams, state: TileState, tile: int) -> np.ndarray:
+    """Effective weights (G+ - G-) / weight_range_us of a tile, (rows, cols) float64 [1]."""
+    return state.g[tile, _DIFFERENCE] * (2.0 ** p.g_lsb_log2 / p.weight_range_us)
+
+
+def digest_parts(state: TileState, generators: Generators):
+    """Yield (name, bytes) for the digest of a run, in this order, little endian, arrays in C order.
+
+    g_programmed int32, n_set uint16, tick int64, spread int32, pulses int64, g int32 (``variance`` follows from g); then
+    ``generator.<purpose>.<tile>`` for init, read, program: state (16 bytes), increment (16), has_uint32 (1), uinteger (4).
+    The evaluation generators are left out: test passes change no training state.
+    """
+    for name in ("g_programmed", "n_set", "tick", "spread", "pulses", "g"):
+        array = getattr(state, name)
+        yield name, array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    for purpose in ("init", "read", "program"):
+        for tile, generator in enumerate(getattr(generators, purpose)):
+            s = generator.bit_generator.state
+            yield f"generator.{purpose}.{tile}", (
+                int(s["state"]["state"]).to_bytes(16, "little") + int(s["state"]["inc"]).to_bytes(16, "little")
+                + int(s["has_uint32"]).to_bytes(1, "little") + int(s["uinteger"]).to_bytes(4, "little"))
