@@ -8,9 +8,9 @@ fire together: on ``pulse_pos``, or on ``pulse_neg`` where ``negative``. One rep
 with the pulse high in the first ``width`` cycles and silence in the others. ``pulse_*`` and ``program_*`` are registers;
 ``program_*`` change in the cycle a train begins and hold to the next one.
 
-A train, once accepted, runs to its end. ``hold`` keeps it from being accepted; ``busy`` falls in the last gap cycle, so a train or
-window decided in that cycle begins after the whole gap. Exclusion with read windows needs no more than: no train is accepted while
-``hold``, no window is decided while ``busy``, and whoever decides a window in a cycle raises ``hold`` in that cycle.
+A train, once accepted, waits while ``hold`` and then runs to its end. ``busy`` falls in the last gap cycle, so a train or window
+decided in that cycle begins after the whole gap. Exclusion with read windows needs no more than registered signals: no window is
+decided in a cycle with ``busy``, and ``hold`` is high from the cycle after that decision to the end of the window.
 
 Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a cycle past
 a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that every device is counted within its slot.
@@ -20,9 +20,9 @@ Ports
 i : In(stream.Signature(PulseCommand(u)))
     A train. ``first, line, walk, tile, kind`` appear on the ``program_*`` outputs; ``dirty`` is for the refresh unit.
 hold : In(1)
-    A read window is running or is being decided in this cycle: nothing is accepted.
+    A read window is running: no train begins. Checked before the first pulse only.
 busy : Out(1)
-    A train is running, except in the last gap cycle of its last slot.
+    A train is waiting or running, except in the last gap cycle of its last slot: ``~busy`` is ``i.ready``.
 program_tile, program_walk, program_line, program_first, program_kind, pulse_pos, pulse_neg : Out
     The programming half of the tile port (``hdl.ports.TileSignature``).
 active : Out(1)
@@ -32,7 +32,8 @@ events : Out(StructLayout)
 
 Timing
 ------
-Accepted in cycle t: first pulse cycle t + 1, next accept not before t + max(1, max(counts) * slot). No pulse: one cycle.
+Accepted in cycle t: first pulse cycle t + 2, ready again in cycle t + 1 + max(1, max(counts) * slot). ``hold`` adds the cycles it
+delays the train.
 
 Source: design choice; pulse shapes are parameters (``UnitParams.set_cycles`` ff.).
 """
@@ -55,6 +56,9 @@ class PulseGen(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        self.armed = Signal()                           # a train waits to begin
+        self.negative = Signal(u.lanes)
+        self.rest = [Signal(u.lanes, name=f"rest{bit}") for bit in range(u.count_bits)]    # bit planes of the counts to fire
         self.chunk = -(-u.lanes // min(u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles))
         one, both = range(self.chunk + 1), range(2 * self.chunk + 1)
         super().__init__({
@@ -70,58 +74,50 @@ class PulseGen(wiring.Component):
         slot = (u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles)
         gap = (u.set_gap_cycles, u.reset_gap_cycles)
 
-        running = Signal()
+        armed, rest, negative = self.armed, self.rest, self.negative
+        running = Signal()                              # a slot is running
         timer = Signal(range(max(slot)))                # cycles of this slot still to come
         more = Signal()                                 # a lane fires in the next slot; valid from the second cycle of a slot
         refresh = Signal()
-        negative = Signal(u.lanes)
-        rest = [Signal(u.lanes, name=f"rest{bit}") for bit in range(u.count_bits)]    # bit planes of the counts to fire
-        asked = [Cat(command.counts[lane][bit] for lane in range(u.lanes)) for bit in range(u.count_bits)]
+        counted_pos, counted_neg = Signal(u.lanes), Signal(u.lanes)    # devices of this slot not yet counted
 
-        end = Signal()                                  # last gap cycle of the last slot
-        accept = Signal()
+        fire, slot_end = Signal(u.lanes), Signal()
         m.d.comb += [
-            end.eq(running & (timer == 0) & ~more),
-            self.busy.eq(running & ~end),
-            self.i.ready.eq(~self.busy & ~self.hold),
-            accept.eq(self.i.valid & self.i.ready),
-            self.active.eq(self.i.valid | running),
+            fire.eq(reduce(or_, rest)),
+            slot_end.eq(running & (timer == 0)),
+            self.busy.eq(armed | (running & ~(slot_end & ~more))),
+            self.i.ready.eq(~self.busy),
+            self.active.eq(self.i.valid | armed | running),
         ]
 
-        counted_pos = Signal(u.lanes)                   # lanes of this slot not yet counted
-        counted_neg = Signal(u.lanes)
-
-        def begin(planes, side, kind):
-            fire = reduce(or_, planes)
-            borrow, left = fire, []
-            for plane in planes:                        # left = planes - fire
-                left.append(plane ^ borrow)
-                borrow = borrow & ~plane
-            return [
-                running.eq(fire.any()), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1)),
-                self.pulse_pos.eq(fire & ~side), self.pulse_neg.eq(fire & side),
-                counted_pos.eq(fire & ~side), counted_neg.eq(fire & side),
-                *(plane.eq(value) for plane, value in zip(rest, left, strict=True)),
-            ]
-
-        with m.If(accept):
-            m.d.sync += begin(asked, command.negative, command.kind)
+        with m.If(running):
             m.d.sync += [
-                negative.eq(command.negative), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
-                self.program_walk.eq(command.walk), self.program_line.eq(command.line),
-                self.program_first.eq(command.first), self.program_kind.eq(command.kind),
-            ]
-        with m.Elif(running):
-            m.d.sync += [
-                timer.eq(timer - 1), more.eq(Cat(*rest).any()),
+                timer.eq(Mux(slot_end, 0, timer - 1)), more.eq(Cat(*rest).any()),
                 counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk),
             ]
             with m.If(timer == Mux(self.program_kind, gap[1], gap[0])):
                 m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
-            with m.If(end):
-                m.d.sync += [running.eq(0), timer.eq(0)]
-            with m.Elif(timer == 0):
-                m.d.sync += begin(rest, negative, self.program_kind)
+            with m.If(slot_end & ~more):
+                m.d.sync += running.eq(0)
+
+        with m.If((armed & ~self.hold) | (slot_end & more)):
+            m.d.sync += [
+                armed.eq(0), running.eq(fire.any()), timer.eq(Mux(self.program_kind, slot[1] - 1, slot[0] - 1)),
+                self.pulse_pos.eq(fire & ~negative), self.pulse_neg.eq(fire & negative),
+                counted_pos.eq(fire & ~negative), counted_neg.eq(fire & negative),
+            ]
+            borrow = fire                               # rest - fire, lane by lane
+            for plane in rest:
+                m.d.sync += plane.eq(plane ^ borrow)
+                borrow = borrow & ~plane
+
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                armed.eq(1), negative.eq(command.negative), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
+                self.program_walk.eq(command.walk), self.program_line.eq(command.line),
+                self.program_first.eq(command.first), self.program_kind.eq(command.kind),
+                *(plane.eq(Cat(command.counts[lane][bit] for lane in range(u.lanes))) for bit, plane in enumerate(rest)),
+            ]
 
         n_pos = sum(counted_pos[:chunk])
         n_neg = sum(counted_neg[:chunk])

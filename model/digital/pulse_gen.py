@@ -23,8 +23,8 @@ def slot(u, kind):
 
 @njit(cache=True)
 def cycles(u, kind, max_count):
-    """From the accept of a train of ``max_count`` pulses to the next possible accept [cycles]."""
-    return max(1, max_count * slot(u, kind))
+    """From the accept of a train of ``max_count`` pulses to the next ``ready`` [cycles]; ``hold`` not counted."""
+    return 1 + max(1, max_count * slot(u, kind))
 
 
 @njit(cache=True)
