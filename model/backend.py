@@ -13,8 +13,10 @@ __all__ = ["Backend", "CompileProgram", "Program"]
 class Program(Protocol):
     """A compiled network (``model/program.py``): instructions, matrix descriptors, look-up tables, entry points."""
 
-    n_matrices: int
-    """Matrix descriptors in use [1]: ``Backend.chi`` takes 0 to n_matrices - 1."""
+    @property
+    def n_matrices(self) -> int:
+        """Matrix descriptors in use [1]: ``Backend.chi`` takes 0 to n_matrices - 1."""
+        ...
 
     def packets(self, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """One packet per image of entry ``train`` or ``evaluate``.

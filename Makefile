@@ -1,0 +1,52 @@
+# Thin names over `python -m ...`; everything else is in Python. GNU make.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: help train test test-slow formal verilog lint clean
+
+help: ## this table
+	@echo 'target     what it does'
+	@echo '---------  ---------------------------------------------------------------------------------------'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1           \2/p' Makefile | sed 's/^\(.\{11\}\) */\1/'
+	@echo
+	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT=,'
+	@echo 'each as the option of the same name in: $(RUN) -m cosim.train --help'
+
+train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it; writes the directory OUT
+	@$(RUN) -m cosim.train \
+	  $(if $(DATASET),--dataset '$(DATASET)') $(if $(BACKEND),--backend '$(BACKEND)') $(if $(LAYERS),--layers '$(LAYERS)') \
+	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
+	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
+	  $(if $(filter-out 0,$(WAVES)),--waves)
+
+test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
+	$(RUN) -m pytest -n 2 -m 'not formal and not slow'
+
+test-slow: $(VENV)/.test ## the tests longer than a minute
+	$(RUN) -m pytest -m 'slow and not formal'
+
+formal: $(VENV)/.test ## the proofs (yosys, z3)
+	$(RUN) -m pytest -n 2 -m formal
+
+verilog: $(VENV)/.run ## build/verilog: unit and blocks as Verilog, parameters, register documents, port list
+	$(RUN) -m hdl.generate
+
+lint: $(VENV)/.test ## ruff on everything, pyright on model and cosim
+	$(RUN) -m ruff check .
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+clean: ## remove .venv, build and caches; keeps data and runs
+	rm -rf $(VENV) build crosstrain.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.run: pyproject.toml
+	@echo 'making $(VENV) and installing the packages pinned in pyproject.toml'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@$(PIP) '.[test]'
+	@touch $@
