@@ -1,0 +1,178 @@
+"""The lanes of the vector unit: one word of ``vector_width`` elements per cycle through the arithmetic pipeline.
+
+``setup`` says what is done and is constant while words of a command are in the pipeline; ``step`` accompanies the word that
+is on ``a`` and ``b`` in this cycle. Per lane (VectorOp; "common" is b[0] when ``setup.b_element``, else ``setup.scalar``)
+
+    stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = b[lane] when ``setup.b_vector``, else common
+             f = a * b                                             SHL and SCALE: scalar = 2^left shift, both flags 0
+             f = a                                                 LUT, SUM, PEAK_MAX
+    (tree)   SUM, PEAK_MAX: lanes behind ``tail`` in the last word are 0 or -32768; pairwise over the lanes, a register after
+             every second level, then into the accumulator; after the last word the accumulator goes on as lane 0
+    stage 2  f >> setup.shift with its rounding bit, clipped to 17 bit
+    stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
+    stage 4  LUT only: the table's entry
+    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when it is full or last
+
+Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In (elements),
+``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
+``clipped`` Out (per lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
+Timing: a step in cycle t gives its result in cycle t + 2; LUT: t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in
+cycle t + 2 + R with R = floor(log2(vector_width) / 2) + 1. One step per cycle. From the cycle after a result
+(``clipped`` falls to 0) to the next step no register changes, tables apart.
+The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
+
+Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
+"""
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith import fits, saturate
+from hdl.ports import LutWriteSignature
+from model.isa import VectorOp
+from model.params import UnitParams
+
+__all__ = ["AluSetup", "AluStep", "VectorAlu", "lanes_up_to"]
+
+_F_BITS = 33
+_SHIFTED_BITS = 17
+_SPECIAL = (VectorOp.LUT, VectorOp.SCALE, VectorOp.GATHER, VectorOp.SUM, VectorOp.PEAK_MAX)
+
+
+def AluSetup(u: UnitParams):
+    """Layout of ``setup``; ``tail`` is the last lane of the last word."""
+    return data.StructLayout({
+        "op": 5, "b_vector": 1, "b_element": 1, "scalar": signed(u.element_bits + 1), "shift": 5, "lut": 3,
+        "tail": range(u.vector_width)})
+
+
+def AluStep(u: UnitParams):
+    """Layout of ``step``."""
+    return data.StructLayout({"valid": 1, "last": 1, "lane": range(u.vector_width), "pos": range(u.vector_width)})
+
+
+def lanes_up_to(position, n_lanes):
+    """Mask of lanes 0..position."""
+    return Cat(position >= lane for lane in range(n_lanes))
+
+
+def _combine(is_max, x, y):
+    return Mux(is_max, Mux(x > y, x, y), x + y)
+
+
+class VectorAlu(wiring.Component):
+    """See the module."""
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        word = data.ArrayLayout(signed(u.element_bits), u.vector_width)
+        super().__init__({
+            "setup": In(AluSetup(u)), "step": In(AluStep(u)), "a": In(word), "b": In(word),
+            "o": Out(data.StructLayout({"valid": 1, "last": 1, "mask": u.vector_width, "data": word})),
+            "clipped": Out(u.vector_width), "lut_write": In(LutWriteSignature(u)),
+        })
+
+    def elaborate(self, platform):
+        u, setup = self.u, self.setup
+        m = Module()
+        width, bits = u.vector_width, u.element_bits
+        ops = {op: Signal(name=f"is_{op.name.lower()}") for op in _SPECIAL}
+        m.d.comb += [signal.eq(setup.op == op) for op, signal in ops.items()]
+        is_lut, is_scale, is_gather, is_sum, is_max = ops.values()
+        is_reduction = is_sum | is_max
+        tail_mask = lanes_up_to(setup.tail, width)
+
+        # Stage 1: f of both operands.
+        valid1, last1, pos1 = Signal(), Signal(), Signal(range(width))
+        fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
+        element = Signal(signed(bits), reset_less=True)
+        common = Signal(signed(bits + 1))
+        m.d.comb += common.eq(Mux(setup.b_element, self.b[0], setup.scalar))
+        lanes = [(f, a, Mux(setup.b_vector, b, common)) for f, a, b in zip(fs, self.a, self.b, strict=True)]
+        m.d.sync += valid1.eq(self.step.valid)
+        with m.If(self.step.valid):
+            m.d.sync += [last1.eq(self.step.last), pos1.eq(self.step.pos)]
+            with m.Switch(setup.op):
+                with m.Case(VectorOp.ADD):
+                    m.d.sync += [f.eq(a + b) for f, a, b in lanes]
+                with m.Case(VectorOp.SUB):
+                    m.d.sync += [f.eq(a - b) for f, a, b in lanes]
+                with m.Case(VectorOp.MUL, VectorOp.SHL, VectorOp.SCALE):
+                    m.d.sync += [f.eq(a * b) for f, a, b in lanes]
+                with m.Case(VectorOp.MAX):
+                    m.d.sync += [f.eq(Mux(a > b, a, b)) for f, a, b in lanes]
+                with m.Case(VectorOp.COMPARE):
+                    m.d.sync += [f.eq(a > b) for f, a, b in lanes]
+                with m.Case(VectorOp.GATHER):
+                    m.d.sync += element.eq(self.a[self.step.lane])
+                with m.Default():
+                    absent = Mux(is_max, -1 << bits - 1, 0)
+                    m.d.sync += [f.eq(Mux(~self.step.last | tail_mask[lane], a, absent)) for lane, (f, a, _) in enumerate(lanes)]
+
+        # Tree: the reductions, two levels per cycle; it ends with the accumulator, which starts anew after its last word.
+        nodes, node_valid, node_last = [f[:bits].as_signed() for f in fs], valid1 & is_reduction, last1
+        level = 0
+        while len(nodes) > 1:
+            nodes = [_combine(is_max, x, y) for x, y in zip(nodes[::2], nodes[1::2], strict=True)]
+            level += 1
+            if level % 2 == 0:
+                valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
+                held = [Signal.like(node, name=f"tree_{level}_{k}", reset_less=True) for k, node in enumerate(nodes)]
+                m.d.sync += valid.eq(node_valid)
+                with m.If(node_valid):
+                    m.d.sync += [last.eq(node_last), *(h.eq(node) for h, node in zip(held, nodes, strict=True))]
+                nodes, node_valid, node_last = held, valid, last
+        total, total_valid, fresh = Signal(signed(bits + 13), reset_less=True), Signal(), Signal(init=1)
+        m.d.sync += total_valid.eq(node_valid & node_last)
+        with m.If(node_valid):
+            m.d.sync += [total.eq(Mux(fresh, nodes[0], _combine(is_max, total, nodes[0]))), fresh.eq(node_last)]
+
+        # Stage 2: shift, rounding bit kept apart.
+        arrived = Signal()
+        valid2, last2 = Signal(), Signal()
+        shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
+        halves = Signal(width, reset_less=True)
+        m.d.comb += arrived.eq(Mux(is_reduction, total_valid, valid1))
+        m.d.sync += valid2.eq(arrived & (~is_gather | last1 | (pos1 == width - 1)))
+        with m.If(arrived):
+            m.d.sync += last2.eq(last1 | is_reduction)
+            with m.If(is_gather):
+                with m.Switch(pos1):
+                    for lane in range(width):
+                        with m.Case(lane):
+                            m.d.sync += [shifted[lane].eq(element), halves[lane].eq(0)]
+            with m.Else():
+                for lane, f in enumerate(fs):
+                    doubled = (Mux(is_reduction, total, f) if lane == 0 else f) << 1 >> setup.shift
+                    m.d.sync += [shifted[lane].eq(saturate(doubled >> 1, _SHIFTED_BITS)), halves[lane].eq(doubled[0])]
+
+        # Stage 3: round and clip; the word is done, or the indices of the table.
+        table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[])
+        m.submodules.table = table
+        lut_write = table.write_port()
+        m.d.comb += [
+            lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data),
+            lut_write.addr.eq(Cat(self.lut_write.index, self.lut_write.lut)),
+        ]
+        exact, last3, valid3 = Signal(width), Signal(), Signal()
+        m.d.comb += self.o.mask.eq(Mux(is_reduction, 1, Mux(self.o.last, tail_mask, -1)))
+        for lane in range(width):
+            rounded, scaled = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(signed(u.line_bits + 1), name=f"scaled_{lane}")
+            entry = table.read_port()
+            m.d.comb += [
+                rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits)),
+                scaled.eq(saturate(rounded, u.line_bits + 1)),
+                entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(saturate(rounded, u.lut_bits), setup.lut)),
+            ]
+            with m.If(is_lut):
+                m.d.comb += self.o.data[lane].eq(entry.data)
+            with m.Elif(is_scale):
+                m.d.comb += self.o.data[lane].eq(Mux(scaled == -1 << u.line_bits, -u.line_max, scaled))
+            with m.Else():
+                m.d.comb += self.o.data[lane].eq(saturate(rounded, bits))
+        m.d.sync += [
+            valid3.eq(valid2 & is_lut), last3.eq(last2),
+            self.clipped.eq(Mux(valid2 & ~is_lut & ~is_scale, self.o.mask & ~exact, 0)),
+        ]
+        m.d.comb += [self.o.valid.eq(Mux(is_lut, valid3, valid2)), self.o.last.eq(Mux(is_lut, last3, last2))]
+        return m
