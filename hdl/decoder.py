@@ -34,13 +34,13 @@ class DescriptorCheck(wiring.Component):
     Members
     -------
     matrix : In(MatrixDescriptor)
-    ok : Out(1)
-        For the descriptor of two cycles before: latency 2 cycles, throughput 1 a cycle.
+    ok, words : Out
+        Whether it is right, and how many chi words it has, for the descriptor of two cycles before; throughput 1 a cycle.
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
-        super().__init__({"matrix": In(MatrixDescriptor(u)), "ok": Out(1)})
+        super().__init__({"matrix": In(MatrixDescriptor(u)), "ok": Out(1), "words": Out(range(u.chi_words + 1))})
 
     def elaborate(self, platform):
         m = Module()
@@ -53,7 +53,7 @@ class DescriptorCheck(wiring.Component):
                       & (d.row0 + d.rows <= u.n_rows) & (d.col0 + d.cols <= u.n_cols)
                       & (Cat(d.row0[:aligned_bits], d.col0[:aligned_bits]) == 0)),
             words.eq(lines * d.words_per_line), base.eq(d.chi_base),
-            self.ok.eq(inside & (words + base <= u.chi_words)),
+            self.ok.eq(inside & (words + base <= u.chi_words)), self.words.eq(words),
         ]
         return m
 

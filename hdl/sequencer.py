@@ -20,6 +20,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.decoder import Decoder, DescriptorCheck, OperandCheck, is_opcode, operand
+from hdl.host_stream import LoadCommand
 from hdl.ports import AcceptCommand, LinesCommand, MatrixDescriptor, ProgramWriteSignature, ScanCommand, UpdateCommand, VectorCommand
 from model import isa
 from model.isa import Error, Opcode
@@ -43,8 +44,9 @@ class Sequencer(wiring.Component):
         Pulses. ``entry``: first instruction; ``loop_count``: iterations of a LOOP with count 0; ``matrices``: descriptors.
     busy, done, error, error_pc, pc : Out
         ``done`` from HALT (or stop) to the next start; ``error`` an ``isa.Error``, kept until the next start.
-    o_lines, o_vector, o_update, o_scan, o_accept : Out(stream)
-        Commands; ``ready`` means that the unit is idle (``o_accept``: no packet is armed).
+    o_lines, o_vector, o_update, o_scan, o_accept, o_load : Out(stream)
+        Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). LOAD goes to both
+        ``o_update`` and ``o_load``.
     accepting : In(1)
         A packet is armed and not complete.
     host_stall : In(1)
@@ -61,7 +63,7 @@ class Sequencer(wiring.Component):
             "busy": Out(1), "done": Out(1), "error": Out(4), "error_pc": Out(16), "pc": Out(16),
             "o_lines": Out(stream.Signature(LinesCommand(u))), "o_vector": Out(stream.Signature(VectorCommand(u))),
             "o_update": Out(stream.Signature(UpdateCommand(u))), "o_scan": Out(stream.Signature(ScanCommand(u))),
-            "o_accept": Out(stream.Signature(AcceptCommand(u))), "accepting": In(1), "host_stall": In(1),
+            "o_accept": Out(stream.Signature(AcceptCommand(u))), "o_load": Out(stream.Signature(LoadCommand(u))), "accepting": In(1), "host_stall": In(1),
             "events": Out(data.StructLayout({"time": 1, "host_wait": 1, "control": 1, "instructions": 1})),
         })
 
@@ -71,7 +73,7 @@ class Sequencer(wiring.Component):
         running, stopping, fire, flush = Signal(), Signal(), Signal(), Signal()
         fetch_pc = Signal(range(u.program_words + 1))
 
-        checked, matrix_ok = self._check_descriptors(m, running)
+        checked, matrix_ok, matrix_words = self._check_descriptors(m, running)
 
         # pipeline: f (program memory output) -> d (with its descriptor) -> c (checked)
         m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[])
@@ -114,7 +116,7 @@ class Sequencer(wiring.Component):
             error.eq(Mux(c_error != 0, c_error, Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH, Error.NONE)))),
             go.eq(running & c_valid & ~stopping & waited & (error == 0)),
         ]
-        self._dispatch(m, opcode, c_word, c_matrix, go, fire)
+        self._dispatch(m, opcode, c_word, c_matrix, matrix_words, go, fire)
         jump, target = self._loops(m, opcode, c_word, c_pc, fire, loop_error)
 
         # run, stop, end
@@ -150,20 +152,22 @@ class Sequencer(wiring.Component):
         return m
 
     def _check_descriptors(self, m, running):
-        """Run every descriptor through ``DescriptorCheck`` after start; returns (all checked, ok bit per matrix)."""
+        """Run every descriptor through ``DescriptorCheck`` after start; returns (all checked, ok bits, chi words of each)."""
         u = self.u
         m.submodules.descriptor = descriptor = DescriptorCheck(u)
         index = Signal(range(u.n_matrices + 3))
         checked, matrix_ok = Signal(), Signal(u.n_matrices)
+        matrix_words = Array(Signal(range(u.chi_words + 1), name=f"words_{k}") for k in range(u.n_matrices))
         m.d.comb += [checked.eq(index == u.n_matrices + 2),
                      descriptor.matrix.eq(Array(self.matrices[k] for k in range(u.n_matrices))[index])]
         with m.If(~running):
             m.d.sync += index.eq(0)
         with m.Elif(~checked):
-            m.d.sync += [index.eq(index + 1), matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok))]
-        return checked, matrix_ok
+            m.d.sync += [index.eq(index + 1), matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok)),
+                         *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words][1:] + [descriptor.words], strict=True))]
+        return checked, matrix_ok, matrix_words
 
-    def _dispatch(self, m, opcode, word, matrix, go, fire):
+    def _dispatch(self, m, opcode, word, matrix, matrix_words, go, fire):
         """Offer the decoded command to its unit; ``fire`` when it leaves."""
         m.submodules.decoder = decoder = Decoder(self.u)
         m.d.comb += [decoder.word.eq(word), decoder.matrix.eq(matrix)]
@@ -173,6 +177,8 @@ class Sequencer(wiring.Component):
             m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & mine)]
             with m.If(go & mine & port.ready):
                 m.d.comb += fire.eq(1)
+        loading = is_opcode(opcode, Opcode.LOAD)
+        m.d.comb += [self.o_load.valid.eq(fire & loading), self.o_load.payload.words.eq(matrix_words[word[16:20]])]
         own = is_opcode(opcode, Opcode.HALT, Opcode.LOOP, Opcode.NEXT)
         with m.If(go & (own | (is_opcode(opcode, Opcode.WAIT) & ~self.accepting))):
             m.d.comb += fire.eq(1)

@@ -167,3 +167,132 @@ def _scan_command(f, d):
     walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
     walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
     return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE], f[1], f[2], f[3], f[4], f[5])
+
+
+@njit(cache=True)
+def _accept(u, f, packet, vec, luts):
+    """Elements of an input packet into the vector memory or a table (the transfer is in the background of the program)."""
+    for k in range(f[1]):
+        value = np.int64(packet[k])
+        if f[2]:
+            value = np.int64(packet[2 * k]) | np.int64(packet[2 * k + 1]) << 8
+            value = value - 65536 if value >= 32768 else value
+        if f[3]:
+            luts[f[4], k & luts.shape[1] - 1] = value
+        else:
+            vec[f[0] * u.vector_width + k] = value
+
+
+@njit(cache=True)
+def _operand(u, value, shift):
+    """Signed operand of the outer product, from the ledger's point of view: magnitude cut to line_bits, rounded to outer_bits."""
+    line = min(abs(value) >> shift, u.line_max)
+    drop = u.line_bits - u.outer_bits
+    magnitude = min((line + (1 << drop >> 1)) >> drop, u.outer_max)
+    return -magnitude if value < 0 else magnitude
+
+
+@njit(cache=True)
+def _record(u, command, vec, exponents, sums, lines, operands):
+    """Recompute an UPDATE in the ledger, from the vectors it is about to read."""
+    walk, lanes = operands[0, :command.walk_count], operands[1, :command.lane_count]
+    for k in range(command.walk_count):
+        walk[k] = _operand(u, vec[command.walk_src * u.vector_width + k], command.walk_shift)
+    for k in range(command.lane_count):
+        lanes[k] = _operand(u, vec[command.lane_src * u.vector_width + k], command.lane_shift)
+    record_update(sums, lines, walk, lanes, exponents[command.e] + command.exponent, command.rate, -1 if command.negate else 1,
+                  u.outer_bits, u.outer_max, u.update_max)
+
+
+@njit(cache=True)
+def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted, ledger, tick):
+    """Run from ``entry`` to HALT or an error; returns (error, pc).
+
+    u: UnitConstants; tc, tiles: see ``model.analog.tile``; program: ``predecode``; matrices: int64 (n_matrices, fields);
+    packets: uint8 (n, bytes), one per ACCEPT; emitted: see ``vector_unit``; ledger: (sums, lines, updates, net) of ``model.ledger``;
+    tick: drift time of programming [ticks].
+    """
+    sums, followed, updates, net = ledger
+    counters = unit.counters
+    ok = np.zeros(u.n_matrices, np.uint8)
+    for k in range(u.n_matrices):
+        ok[k] = _matrix_ok(u, matrices[k])
+    free = np.zeros(4, np.int64)
+    loop_body, loop_left = np.zeros(u.loop_depth, np.int64), np.zeros(u.loop_depth, np.int64)
+    operands = np.zeros((2, u.n_lines), np.int64)
+    codes = np.zeros(u.n_lines, np.int32)
+    depth, pc, packet = 0, entry, 0
+    now = START_CYCLES + u.n_matrices
+    accounted = 0  # cycles before this one are in ``control``, or a unit was busy
+    after_barrier = False
+    error = 0
+    while True:
+        if pc >= u.program_words:
+            error = int(Error.PROGRAM_END)
+            break
+        op, wait, f = program[pc, 0], program[pc, 1], program[pc, 2:]
+        error = _error_of(u, op, f, matrices, ok, unit.cleared)
+        if (op == _LOOP and depth == u.loop_depth) or (op == _NEXT and depth == 0):
+            error = int(Error.LOOP_DEPTH)
+        if error:
+            break
+        barrier = op == _WAIT or op == _EMIT or op == _SCAN or op == _DUMP or op == _LOAD or op == _HALT
+        idle = free.max()
+        earliest = now
+        if barrier or after_barrier:
+            earliest = max(earliest, idle)
+        if wait & 1 or op == _DRIVE or op == _READ:
+            earliest = max(earliest, free[_LINES_UNIT])
+        if wait & 2 or op == _VECTOR or op == _GATHER or op == _EMIT:
+            earliest = max(earliest, free[_VECTOR_UNIT])
+        if wait & 4 or op == _UPDATE or op == _CLEAR or op == _DUMP or op == _LOAD:
+            earliest = max(earliest, free[_UPDATE_UNIT])
+        now = earliest
+        counters[_CONTROL] += max(0, now + 1 - max(accounted, idle))
+        accounted = now + 1
+        counters[_INSTRUCTIONS] += 1
+        after_barrier = barrier
+        following, step = pc + 1, 1
+        if op == _HALT:
+            break
+        if op == _LOOP:
+            loop_body[depth], loop_left[depth] = pc + 1, loop_count if f[0] == 0 else f[0]
+            depth += 1
+        elif op == _NEXT:
+            if loop_left[depth - 1] > 1:
+                loop_left[depth - 1] -= 1
+                following, step = loop_body[depth - 1], JUMP_CYCLES
+            else:
+                depth -= 1
+        elif op == _ACCEPT:
+            if packet < packets.shape[0]:
+                _accept(u, f, packets[packet], unit.vec, unit.luts)
+                counters[_PACKETS_IN] += 1
+                packet += 1
+        elif op == _DRIVE:
+            command = _lines_command(u, op, f, matrices[f[0]])
+            free[_LINES_UNIT] = now + read_unit.drive(u, command, unit.vec, unit.lines, counters)
+        elif op == _READ:
+            command = _lines_command(u, op, f, matrices[f[0]])
+            free[_LINES_UNIT] = now + read_unit.read(u, command, tc, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
+        elif op == _VECTOR or op == _GATHER or op == _EMIT:
+            free[_VECTOR_UNIT] = now + vector_unit.execute(u, _vector_command(op, f), unit.vec, unit.luts, unit.exponents, unit.peak,
+                                                           counters, emitted)
+            if op == _EMIT:
+                counters[_PACKETS_OUT] += 1
+        elif op == _SCAN:
+            free[_SCAN_UNIT] = now + refresh.scan(u, _scan_command(f, matrices[f[0]]), tc, tiles, rngs_read, rngs_program, unit.lines,
+                                                  unit.dirty, counters, tick)
+        elif op != _WAIT:
+            command = _update_command(op, f, matrices[f[0]])
+            if op == _CLEAR or op == _LOAD:
+                unit.cleared[f[0]] = 1
+            if op == _UPDATE and command.accumulate and f[0] < len(sums):
+                _record(u, command, unit.vec, unit.exponents, sums[f[0]], followed[f[0]], operands)
+                updates[f[0]] += 1
+            free[_UPDATE_UNIT] = now + update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles,
+                                                          rngs_program, counters, tick)
+        now += step
+        pc = following
+    counters[_TIME] += now + 1
+    return error, pc

@@ -1,0 +1,147 @@
+"""Recorders (bench only): what Python reads once per image instead of looking at pulses, updates and beats as they pass.
+
+Each recorder fills a few wide registers; ``taken`` (a pulse) empties it. ``full`` asks for attention before anything is lost; the
+cycle in which Python empties it is the cycle it is noticed, so nothing is ever dropped.
+"""
+from amaranth import Cat, Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.commands import UpdateOp
+from model.params import UnitParams
+
+__all__ = ["PULSE_RECORDS", "SINK_BEATS", "UPDATE_RECORDS", "OutputRecorder", "PulseRecord", "PulseRecorder", "UpdateRecord",
+           "UpdateRecorder"]
+
+PULSE_RECORDS = 16
+UPDATE_RECORDS = 4
+SINK_BEATS = 64
+
+
+def PulseRecord(u: UnitParams):
+    """One programming pulse: where, which lanes, its kind and its measured width [cycles]."""
+    return data.StructLayout({"tile": 4, "walk": 1, "line": 13, "first": 13, "kind": 1, "refresh": 1, "width": 15,
+                              "pos": u.lanes, "neg": u.lanes})
+
+
+class PulseRecorder(wiring.Component):
+    """Records every pulse of the tile port's programming half, with the width it had on the wires.
+
+    Members: the programming signals; ``refresh``: a SCAN is running; ``records, count``: those since ``taken``; ``full``: all but
+    two places are used; ``glitch``: lanes changed within a pulse, or G+ and G- of a lane were high together (kept).
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        super().__init__({
+            "program_tile": In(4), "program_walk": In(1), "program_line": In(13), "program_first": In(13), "program_kind": In(1),
+            "pulse_pos": In(u.lanes), "pulse_neg": In(u.lanes), "refresh": In(1), "taken": In(1),
+            "records": Out(data.ArrayLayout(PulseRecord(u), PULSE_RECORDS)), "count": Out(range(PULSE_RECORDS + 1)), "full": Out(1),
+            "glitch": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        now = Signal(PulseRecord(self.u))
+        high, before = Signal(), Signal()
+        ended = Signal()
+        base = Signal.like(self.count)
+        m.d.comb += [high.eq(self.pulse_pos.any() | self.pulse_neg.any()), ended.eq(before & ~high),
+                     base.eq(self.count), self.full.eq(self.count >= PULSE_RECORDS - 2)]
+        m.d.sync += before.eq(high)
+        with m.If(self.taken):
+            m.d.comb += base.eq(0)
+            m.d.sync += self.count.eq(0)
+        with m.If(high):
+            with m.If(before):
+                m.d.sync += now.width.eq(now.width + 1)
+                with m.If((now.pos != self.pulse_pos) | (now.neg != self.pulse_neg)):
+                    m.d.sync += self.glitch.eq(1)
+            with m.Else():
+                m.d.sync += [now.tile.eq(self.program_tile), now.walk.eq(self.program_walk), now.line.eq(self.program_line),
+                             now.first.eq(self.program_first), now.kind.eq(self.program_kind), now.refresh.eq(self.refresh),
+                             now.width.eq(1), now.pos.eq(self.pulse_pos), now.neg.eq(self.pulse_neg)]
+            with m.If((self.pulse_pos & self.pulse_neg).any()):
+                m.d.sync += self.glitch.eq(1)
+        with m.If(ended):
+            m.d.sync += [self.records[base[:PULSE_RECORDS.bit_length() - 1]].eq(now), self.count.eq(base + 1)]
+        return m
+
+
+def UpdateRecord(u: UnitParams):
+    """Operands of one UPDATE: signed codes (sign above magnitude) of every walk line and lane position, and its scale."""
+    code = 1 + u.outer_bits
+    return data.StructLayout({
+        "chi_base": 16, "scale": 16, "rate": 12, "negate": 1, "accumulate": 1,
+        "walk": data.ArrayLayout(code, u.n_lines), "lanes": data.ArrayLayout(code, u.n_lines)})
+
+
+class OutputRecorder(wiring.Component):
+    """Takes the output stream: SINK_BEATS beats, then it holds ``ready`` low until ``taken``.
+
+    Members: ``tdata, tlast, tvalid, tready``; ``beats`` (SINK_BEATS * 64 bits), ``lasts`` (a bit a beat), ``count``, ``full``.
+    """
+
+    def __init__(self, u: UnitParams):
+        super().__init__({
+            "tdata": In(64), "tlast": In(1), "tvalid": In(1), "tready": Out(1), "taken": In(1),
+            "beats": Out(64 * SINK_BEATS), "lasts": Out(SINK_BEATS), "count": Out(range(SINK_BEATS + 1)), "full": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [self.tready.eq(self.count != SINK_BEATS), self.full.eq(self.count == SINK_BEATS)]
+        with m.If(self.taken):
+            m.d.sync += self.count.eq(0)
+        with m.If(self.tvalid & self.tready):
+            place = Signal(range(SINK_BEATS))
+            with m.If(~self.taken):
+                m.d.comb += place.eq(self.count)
+            m.d.sync += [self.beats.word_select(place, 64).eq(self.tdata), self.lasts.bit_select(place, 1).eq(self.tlast),
+                         self.count.eq(place + 1)]
+        return m
+
+
+class UpdateRecorder(wiring.Component):
+    """Records the operands of the UPDATEs of an image.
+
+    Members: ``start, chi_base, rate, negate, accumulate, op``: the command as it is accepted; ``trace_*``: see ``hdl.update_unit``;
+    ``records, count, full`` as above.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        code = 1 + u.outer_bits
+        super().__init__({
+            "start": In(1), "op": In(2), "chi_base": In(16), "rate": In(12), "negate": In(1), "accumulate": In(1),
+            "trace_line_stb": In(1), "trace_line": In(range(u.n_lines)), "trace_code": In(code), "trace_lane_stb": In(1),
+            "trace_lane_address": In(range(u.n_lines // u.vector_width)), "trace_lanes": In(code * u.vector_width),
+            "trace_scale": In(16), "taken": In(1),
+            "records": Out(data.ArrayLayout(UpdateRecord(u), UPDATE_RECORDS)), "count": Out(range(UPDATE_RECORDS + 1)), "full": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u = self.u
+        code = 1 + u.outer_bits
+        index, following = Signal(range(UPDATE_RECORDS)), Signal.like(self.count)
+        begins = self.start & (self.op == UpdateOp.UPDATE)
+        m.d.comb += [following.eq(self.count), self.full.eq(self.count == UPDATE_RECORDS)]
+        with m.If(self.taken):
+            m.d.comb += following.eq(0)
+            m.d.sync += self.count.eq(0)
+        with m.If(begins):
+            m.d.sync += [index.eq(following), self.count.eq(following + 1)]
+        for k in range(UPDATE_RECORDS):
+            record = self.records[k]
+            with m.If(begins & (following == k)):
+                m.d.sync += [record.chi_base.eq(self.chi_base), record.rate.eq(self.rate), record.negate.eq(self.negate),
+                             record.accumulate.eq(self.accumulate), record.walk.eq(0), record.lanes.eq(0)]
+            with m.If(index == k):
+                with m.If(self.trace_line_stb):
+                    m.d.sync += [record.as_value()[46:46 + code * u.n_lines].word_select(self.trace_line, code).eq(self.trace_code),
+                                 record.scale.eq(self.trace_scale)]
+                with m.If(self.trace_lane_stb):
+                    m.d.sync += record.as_value()[46 + code * u.n_lines:].word_select(
+                        self.trace_lane_address, code * u.vector_width).eq(self.trace_lanes)
+        return m
