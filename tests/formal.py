@@ -81,8 +81,8 @@ def _run(folder, name, task, depth, timeout_s):
         traces = sorted((folder / task).glob("engine_*/trace*.vcd"))
         lines = [line for line in run.stdout.splitlines() if re.search(r"[Ff]ail|Unreached|ERROR|timeout|Timeout|UNKNOWN", line)]
         raise FormalError("\n".join([
-            f"{name}: {task} to depth {depth} failed; trace: {', '.join(map(str, traces)) or 'none'}; log: {folder / f'{task}.log'}",
-            *lines[:12]]))
+            f"{name}: {task} to depth {depth} failed; trace: {', '.join(map(str, traces)) or 'none'}",
+            f"log: {folder / f'{task}.log'}", *lines[:12]]))
 
 
 def any_value(m, shape, name="any_value"):
@@ -100,7 +100,7 @@ def past_valid(m):
 
 
 def stream_contract(m, port, assume=False):
-    """A stream source keeps ``valid`` and ``payload`` until ``ready``: asserted, or with ``assume`` taken for granted of an input."""
+    """A stream source keeps ``valid`` and ``payload`` until ``ready``: asserted, or with ``assume`` granted of an input."""
     claim = Assume if assume else Assert
     waiting, payload = Signal(name="waiting"), Signal(len(Value.cast(port.payload)), name="payload_before")
     m.d.sync += [waiting.eq(port.valid & ~port.ready), payload.eq(Value.cast(port.payload))]

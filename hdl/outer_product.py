@@ -1,0 +1,98 @@
+"""Outer product of one line: the multiplicand T, shared by all lanes, and the update U of one lane.
+
+Contract, for the operand codes x4 of a line and d4 of a lane (magnitudes 0..outer_max) and s = E[e] + exponent:
+
+    T = min(round_half_up(x4 * rate * 2^(s + outer_bits)), multiplicand_max)        [2^-outer_bits chi LSB]
+    U = sign(x) * sign(d) * (-1 if negate) * ((T * d4 + 2^(outer_bits-1)) >> outer_bits)   [chi LSB]
+
+Design choice: one shifter for a line instead of one for each lane; a lane needs a narrow multiplication only. Its price is
+an error against the exact product: T is rounded by at most 1/2 of 2^-outer_bits chi LSB, U by at most 1/2 chi LSB, so
+
+    |U - x4 d4 rate 2^s| <= 1/2 + (1/2) d4 2^-outer_bits < 1 chi LSB      (when T was not clipped).
+
+As multiplicand_max * outer_max <= update_max * 2^outer_bits, |U| <= update_max always. s may be anything: where the shift would
+leave T's width, T is 0 or clipped, as the equation says. ``clips`` counts lines whose T was clipped.
+
+The shifter: with T_bits = bits(multiplicand_max), r = clamp(T_bits - outer_bits - s, 0, T_bits + P_bits + 1) and the product P,
+y = (P << T_bits + 1) >> r holds T before rounding and, in bit 0, its rounding bit; T is clipped when y > 2 multiplicand_max.
+
+Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip | treble. A lane adds
+the multiples 0, T, 2T, 3T that its code's base-4 digits choose (``lane_update``): no multiplier per lane.
+
+Source: design choice. Nandakumar et al. 2020 give the outer product, not its number format [papers.md B5].
+"""
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from model.params import UnitParams
+
+__all__ = ["LATENCY", "OuterProduct", "lane_update"]
+
+LATENCY = 4
+"""Stages from ``code`` to ``multiplicand`` [cycles]."""
+
+
+def lane_update(u: UnitParams, multiplicand, treble, line_negative, code):
+    """U of one lane as ``Cat(n, m ^ n)``, n its sign and m its magnitude: ``(Cat(1, chi) + it) >> 1`` is chi + U.
+
+    ``code`` is the lane's code, magnitude below sign; the result is unsigned, U_bits + 2 wide, and to be read as signed.
+    """
+    total = 1 << u.outer_bits >> 1
+    for low in range(0, u.outer_bits, 2):
+        digit = code[low:min(low + 2, u.outer_bits)]
+        chosen = Mux(digit[0], multiplicand, 0)
+        if len(digit) == 2:
+            chosen = Mux(digit[1], Mux(digit[0], treble, multiplicand << 1), chosen)
+        total = total + (chosen << low)
+    magnitude = total[u.outer_bits:u.outer_bits + u.update_max.bit_length()]
+    negative = line_negative ^ code[-1]
+    return Cat(negative, magnitude ^ negative.replicate(len(magnitude)), negative)
+
+
+class OuterProduct(wiring.Component):
+    """The line's part of the outer product, a pipeline of LATENCY stages.
+
+    Members
+    -------
+    go : In(1)
+        The pipeline moves; everything holds while it is low.
+    exponent : In(signed(10))
+        s, stable from one cycle before the first code to the end of the UPDATE. ``rate``: likewise.
+    code : In(outer_bits)
+        x4 of the line.
+    clipped : Out(1)
+        The line in the stage "round and clip" is clipped (LATENCY - 2 moving cycles after its code, combinational).
+    multiplicand, treble : Out
+        T and 3 T, LATENCY moving cycles after the code.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        super().__init__({
+            "go": In(1), "exponent": In(signed(10)), "rate": In(u.rate_bits), "code": In(u.outer_bits),
+            "clipped": Out(1), "multiplicand": Out(u.multiplicand_max.bit_length()),
+            "treble": Out(u.multiplicand_max.bit_length() + 2),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u = self.u
+        product_bits, t_bits = u.outer_bits + u.rate_bits, u.multiplicand_max.bit_length()
+        last = t_bits + product_bits + 1
+        distance = Signal(signed(12))
+        shift = Signal(range(last + 1))
+        m.d.comb += distance.eq(t_bits - u.outer_bits - self.exponent)
+        product, aligned = Signal(product_bits), Signal(product_bits + t_bits + 1)
+        multiplicand = Signal(t_bits)
+        m.d.comb += self.clipped.eq(aligned > 2 * u.multiplicand_max)
+        with m.If(self.go):
+            m.d.sync += [
+                shift.eq(Mux(distance < 0, 0, Mux(distance > last, last, distance[:len(shift)]))),
+                product.eq(self.code * self.rate),
+                aligned.eq(product << (t_bits + 1) >> shift),
+                multiplicand.eq(Mux(self.clipped, u.multiplicand_max, (aligned >> 1)[:t_bits] + aligned[0])),
+                self.multiplicand.eq(multiplicand),
+                self.treble.eq(multiplicand + (multiplicand << 1)),
+            ]
+        return m
