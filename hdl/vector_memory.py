@@ -7,7 +7,7 @@ so); ``w_host`` is accepted in every cycle in which neither writes. A write chan
 Reset does not clear the memory. There is nothing to gate: without ``en`` and ``valid`` no register moves.
 
 Ports, seen from the memory: ``a, b, lines, update`` In(VectorReadSignature); ``w_vector, w_lines`` In(VectorWriteSignature);
-``w_host`` In(stream of addr, mask, data).
+``w_host`` In(stream of addr, mask, data). Simulations read and set the content through the attribute ``rows``.
 Timing: read latency 1 cycle; a write in cycle t is seen by reads issued in cycle t + 1 or later.
 Twin: ``model/digital/vector_memory.py``. Source: design choice.
 """
@@ -37,12 +37,12 @@ class VectorMemory(wiring.Component):
             **{name: In(VectorWriteSignature(u)) for name in ("w_vector", "w_lines")},
             "w_host": In(stream.Signature(VectorWrite(u))),
         })
+        word = data.ArrayLayout(signed(u.element_bits), u.vector_width)
+        self.rows = memory.MemoryData(shape=word, depth=u.vector_words, init=[])
 
     def elaborate(self, platform):
-        u = self.u
         m = Module()
-        word = data.ArrayLayout(signed(u.element_bits), u.vector_width)
-        m.submodules.memory = store = memory.Memory(shape=word, depth=u.vector_words, init=[])
+        m.submodules.memory = store = memory.Memory(self.rows)
 
         for port in (self.a, self.b, self.lines, self.update):
             read = store.read_port()
