@@ -36,7 +36,7 @@ class Recorder:
         self.pulses = []
 
     def program(self, _tc, _state, rng, tile, walk, line, first, pos, neg, kind, _tick):
-        assert rng == f"generator {tile}"
+        assert rng == "generators"
         self.pulses.append(Pulse(tile, walk, line, first, kind, tuple(pos.tolist()), tuple(neg.tolist())))
 
 
@@ -66,7 +66,7 @@ def run_twin(u, commands, monkeypatch):
     recorder, counters = Recorder(), np.zeros(N_EVENTS, np.int64)
     monkeypatch.setattr(twin, "analog", recorder)
     times = [twin.fire.py_func(
-        u.constants, None, None, ("generator 0", "generator 1"), counters, c.tile, c.walk, c.line, c.first, c.kind, c.refresh,
+        u.constants, None, None, "generators", counters, c.tile, c.walk, c.line, c.first, c.kind, c.refresh,
         np.array(c.counts, np.int32), np.array(c.negative, np.uint8), 0) for c in commands]
     return recorder.pulses, times, [int(counters[INDEX[name]]) for name in EVENTS]
 

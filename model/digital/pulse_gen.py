@@ -31,7 +31,7 @@ def cycles(u, kind, max_count):
 def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line, first, kind, refresh, counts, negative, tick):
     """Pulse k = 0 .. max(counts) - 1 programs all lanes with counts > k; returns ``cycles``.
 
-    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``. ``rngs_program``: one generator a tile.
+    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``. ``rngs_program``: ``Generators.program``.
     """
     pos = np.zeros(counts.shape[0], np.uint8)
     neg = np.zeros(counts.shape[0], np.uint8)
@@ -53,5 +53,5 @@ def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line
         else:
             counters[_SET_POS] += n_pos
             counters[_SET_NEG] += n_neg
-        analog.program(tile_constants, tile_state, rngs_program[tile], tile, walk, line, first, pos, neg, kind, tick)
+        analog.program(tile_constants, tile_state, rngs_program, tile, walk, line, first, pos, neg, kind, tick)
         pulse += 1

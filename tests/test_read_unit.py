@@ -1,0 +1,355 @@
+"""Read unit with its line drivers: lines, windows, codes and times against the twin; exclusion with pulses is proven."""
+import itertools
+import random
+
+import numpy as np
+import pytest
+from amaranth import Elaboratable, EnableInserter, Module, Mux, Signal
+from amaranth.asserts import AnyConst
+from amaranth.hdl import Assert, Assume, Cover
+from amaranth.lib.wiring import connect
+
+from hdl.line_driver import LineDriver
+from hdl.pulse_gen import PulseGen
+from hdl.read_unit import ReadUnit
+from hdl.vector_memory import VectorMemory
+from model.analog import tile as analog
+from model.commands import LinesCommand, LinesOp
+from model.digital import read_unit as twin
+from model.events import INDEX, N_EVENTS
+from model.params import SMALL, Params, TileParams, UnitParams
+from tests.formal import any_value, drive_stream, prove
+from tests.sim import PAUSES, pauses, simulate, stream_put
+
+TINY = {"lanes": 7, "n_tiles": 2, "n_matrices": 2, "vector_words": 16}
+UNITS = {
+    "small": SMALL.unit,
+    "wide": UnitParams(**TINY, vector_width=8, n_rows=24, n_cols=8, line_bits=5, adc_bits=6),
+    "cols": UnitParams(**TINY, vector_width=4, n_rows=8, n_cols=12, line_bits=8, adc_bits=12, lut_bits=12),
+    "short": UnitParams(**TINY, vector_width=4, n_rows=4, n_cols=4, line_bits=3, outer_bits=3),
+}
+EVENTS = ("phase_drive", "phase_window", "phase_convert", "phase_readout", "line_cycles", "line_saturations",
+          "conversions_forward", "conversions_transpose", "conversions_scan")
+
+
+def command(op, **fields):
+    return LinesCommand(**{**dict.fromkeys(LinesCommand._fields, 0), "op": op, **fields})
+
+
+def corner_commands(u):
+    read = {"tile": 1, "range": 1, "address": 2, "store": 1}
+    last_word = (u.n_lines // u.vector_width - 1) * u.vector_width
+    yield command(LinesOp.READ, **read, count=1, steps=1)                        # lines as after reset
+    for shift in (0, 1, 9, 15, 16, 31):
+        yield command(LinesOp.DRIVE, count=u.n_lines, shift=shift)
+        yield command(LinesOp.READ, **read, count=u.n_cols, steps=u.line_max)
+    yield command(LinesOp.DRIVE, count=1)
+    yield command(LinesOp.READ, **read, count=u.n_cols, steps=1)
+    yield command(LinesOp.DRIVE, first=last_word, count=u.vector_width, address=u.vector_words - 1)
+    yield command(LinesOp.READ, **read, count=u.n_rows - 1, first=1, steps=u.line_max, transpose=1)
+    yield command(LinesOp.DRIVE, count=max(1, last_word - 1), address=1)
+    yield command(LinesOp.READ, **{**read, "store": 0}, count=1, first=u.n_cols - 1, steps=3)
+    for line, steps in ((0, 1), (u.n_lines - 1, u.line_max), (1, 2)):
+        yield command(LinesOp.POINT, first=line, steps=steps)
+        yield command(LinesOp.READ, **{**read, "range": 3}, half=1 + line % 2, count=u.n_cols, steps=steps)
+
+
+def random_commands(u, n, seed):
+    source = random.Random(seed)
+    for _ in range(n):
+        op = source.choice((LinesOp.DRIVE, LinesOp.READ, LinesOp.READ, LinesOp.POINT))
+        transpose = source.randrange(2)
+        n_out = u.n_rows if transpose else u.n_cols
+        if op == LinesOp.READ:
+            first = source.randrange(n_out)
+            yield command(op, tile=source.randrange(2), transpose=transpose, half=source.randrange(3), range=source.randrange(4),
+                          first=first, count=source.randint(1, n_out - first), address=source.randrange(u.vector_words // 2),
+                          steps=source.randint(1, source.choice((3, u.line_max))), store=source.randrange(2))
+        elif op == LinesOp.POINT:
+            yield command(op, first=source.randrange(u.n_lines), steps=source.randint(1, u.line_max))
+        else:
+            first = source.randrange(u.n_lines // u.vector_width) * u.vector_width
+            yield command(op, first=first, count=source.randint(1, u.n_lines - first), address=source.randrange(u.vector_words // 2),
+                          shift=source.choice((0, 3, 8, 9, source.randrange(32))))
+
+
+def operands(u, seed):
+    source = np.random.default_rng(seed)
+    vec = source.integers(-32768, 32768, u.vector_words * u.vector_width).astype(np.int32)
+    vec >>= source.integers(0, 16, vec.size)
+    vec[:6] = (-32768, 32767, 0, -1, 1, u.line_max + 1)
+    vec[6:12] = (u.line_max, -u.line_max, -u.line_max - 1, u.line_max << 9, (u.line_max + 1 << 8) - 1, -(u.line_max + 1) << 7)
+    return np.clip(vec, -32768, 32767).astype(np.int32)
+
+
+class Tile:
+    """The tile model behind the port: charge from the waveform, codes ``convert_cycles`` after the strobe."""
+
+    def __init__(self, u, seed=5, convert_cycles=3):
+        self.u, self.convert_cycles = u, convert_cycles
+        generators = analog.spawn_generators(seed, u.n_tiles)
+        self.constants, self.state = analog.new_tiles(Params(unit=u, tile=TileParams(convert_cycles=convert_cycles)), generators.init)
+        self.read_rngs = generators.read
+
+
+class Path(Elaboratable):
+    """Read unit, line drivers and vector memory."""
+
+    def __init__(self, u, gated):
+        self.memory, self.unit, self.driver, self.gated = VectorMemory(u), ReadUnit(u), LineDriver(u), gated
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = self.memory
+        for name in ("unit", "driver"):
+            block = getattr(self, name)
+            m.submodules[name] = EnableInserter(block.active)(block) if self.gated else block
+        connect(m, self.unit.vector, self.memory.lines)
+        connect(m, self.unit.w, self.memory.w_lines)
+        connect(m, self.unit.lines, self.driver.i)
+        m.d.comb += self.unit.last.eq(self.driver.last)
+        return m
+
+
+def run_twin(u, commands, vec, tile):
+    lines, counters, codes = np.zeros(u.n_lines, np.int32), np.zeros(N_EVENTS, np.int64), np.zeros(u.n_lines, np.int32)
+    vec, times, windows = vec.copy(), [], []
+    for c in commands:
+        if c.op == LinesOp.DRIVE:
+            times.append(twin.drive(u.constants, c, vec, lines, counters))
+        elif c.op == LinesOp.POINT:
+            times.append(twin.point(u.constants, c, lines, counters))
+        else:
+            windows.append(tuple(twin.driven(u.constants, lines, c.steps).tolist()))
+            times.append(twin.read(u.constants, c, tile.constants, tile.convert_cycles, tile.state, tile.read_rngs, lines, vec,
+                                   counters, codes))
+    return vec.tolist(), times, windows, [int(counters[INDEX[name]]) for name in EVENTS]
+
+
+def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gated=False):
+    path = Path(u, gated)
+    dut, driver, memory = path.unit, path.driver, path.memory
+    ready, accepts, windows, events, out, tapped = [], [], [], [0] * len(EVENTS), [], []
+    started, done = False, False
+    width, mask = u.vector_width, (1 << u.adc_bits) - 1
+    busies, stalls = pauses(busy, 11), pauses(stall, 12)
+
+    async def feed(ctx):
+        nonlocal started, done
+        for word in range(u.vector_words):
+            data = vec[word * width:(word + 1) * width].tolist()
+            await stream_put(ctx, memory.w_host, {"addr": word, "mask": (1 << width) - 1, "data": data})
+        started = True
+        idles = pauses(idle, 13)
+        for c in commands:
+            await stream_put(ctx, dut.i, c._asdict(), idles)
+        await ctx.tick().until(dut.i.ready)
+        await ctx.tick().repeat(2)
+        done = True
+        for word in range(u.vector_words):
+            ctx.set(memory.a.addr, word)
+            ctx.set(memory.a.en, 1)
+            await ctx.tick()
+            out.extend(ctx.get(memory.a.data[k]) for k in range(width))
+
+    async def watch(ctx):
+        charge, words, delay, steps, before, cycle = None, [], 0, 0, 0, 0
+        while not done:
+            ctx.set(dut.program_busy, next(busies))
+            ctx.set(dut.codes.valid, bool(words) and delay <= 0 and not next(stalls))
+            if words:
+                ctx.set(dut.codes.payload, words[0])
+            await ctx.delay(0.4e-6)
+            integrate, drive, polarity = ctx.get(driver.integrate), ctx.get(driver.drive), ctx.get(driver.polarity)
+            if integrate:
+                charge, steps = (charge, steps) if before else (np.zeros(u.n_lines, np.int32), 0)
+                steps += 1
+                for line in range(u.n_lines):
+                    if drive >> line & 1:
+                        assert abs(charge[line]) == steps - 1, "a pulse begins with the window and has no hole"
+                        charge[line] += -1 if polarity >> line & 1 else 1
+                assert ctx.get(dut.hold)
+            else:
+                assert drive == 0
+            if ctx.get(dut.convert):
+                assert before and not integrate, "the strobe follows the window"
+                first, count = ctx.get(dut.out_first), ctx.get(dut.out_count)
+                codes = np.zeros(count, np.int32)
+                analog.read(tile.constants, tile.state, tile.read_rngs, ctx.get(dut.tile), charge, ctx.get(dut.transpose),
+                            ctx.get(dut.half), ctx.get(dut.range), steps, first, count, codes)
+                windows.append(tuple(charge.tolist()))
+                flat = codes.tolist() + [-1] * (-count % width)                  # past the end: anything, must not be stored
+                words = [flat[k:k + width] for k in range(0, len(flat), width)]
+                delay = tile.convert_cycles
+                tapped.append(list(words))
+                taps = []
+            delay -= 1
+            if ctx.get(dut.codes.ready) and ctx.get(dut.codes.valid):
+                words.pop(0)
+                taps.append([ctx.get(dut.code_word[k]) for k in range(width)])
+                assert ctx.get(dut.code_stb) and ctx.get(dut.code_index) == (len(taps) - 1) * width
+                if not words:
+                    assert taps == tapped.pop()
+            else:
+                assert not ctx.get(dut.code_stb)
+            if ctx.get(dut.i.ready):
+                ready.append(cycle)
+                if ctx.get(dut.i.valid):
+                    accepts.append(cycle)
+            step = [ctx.get(dut.events[name]) for name in EVENTS]
+            assert ctx.get(dut.active) or not any(step)
+            events[:] = [a + b for a, b in zip(events, step, strict=True)]
+            before = integrate
+            cycle += 1
+            await ctx.tick()
+
+    assert mask
+    simulate(path, watch, feed)
+    assert started
+    times = [min(t for t in ready if t > accept) - accept for accept in accepts]
+    return out, times, windows, events
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_rtl_is_the_twin(name):
+    u = UNITS[name]
+    commands = [*corner_commands(u), *random_commands(u, 25, seed=1)]
+    vec = operands(u, 2)
+    assert run_rtl(u, commands, vec, Tile(u)) == run_twin(u, commands, vec, Tile(u))
+
+
+@pytest.mark.parametrize(("idle", "stall", "busy"), list(itertools.product(PAUSES, PAUSES, PAUSES)))
+def test_rtl_idle_stall_busy(idle, stall, busy):
+    u = UNITS["short"]
+    commands = [*corner_commands(u), *random_commands(u, 40, seed=3)]
+    vec = operands(u, 4)
+    gated = busy == "none"
+    vec_out, times, windows, events = run_twin(u, commands, vec, Tile(u, convert_cycles=1))
+    rtl_vec, rtl_times, rtl_windows, rtl_events = run_rtl(u, commands, vec, Tile(u, convert_cycles=1), idle, stall, busy, gated)
+    assert (rtl_vec, rtl_windows) == (vec_out, windows)
+    phases = 2 if stall == "none" else 4                            # codes that come late lengthen convert and readout
+    assert (rtl_events[:2], rtl_events[phases:]) == (events[:2], events[phases:])
+    if (stall, busy) == ("none", "none"):
+        assert rtl_times == times
+
+
+def test_gating_changes_nothing():
+    u = UNITS["wide"]
+    commands, vec = list(random_commands(u, 40, seed=6)), operands(u, 7)
+    ungated = run_rtl(u, commands, vec, Tile(u), idle="random")
+    assert run_rtl(u, commands, vec, Tile(u), idle="random", gated=True) == ungated
+
+
+def test_model_drive_is_the_definition():
+    u = UNITS["cols"]
+    source = random.Random(8)
+    for _ in range(200):
+        v, shift = source.choice((-32768, 32767, source.randint(-32768, 32767))), source.randrange(20)
+        vec, lines = np.full(u.vector_width, v, np.int32), np.full(u.n_lines, 9, np.int32)
+        twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, lines, np.zeros(N_EVENTS, np.int64))
+        want = [0] * u.n_lines
+        want[4] = int(np.sign(v)) * min(abs(v) // 2 ** shift, u.line_max)
+        assert lines.tolist() == want
+
+
+class WindowSpec(Elaboratable):
+    """Any writes between windows: every line's pulse is as long as its code and begins with the window, which is ``steps`` long."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m, u = Module(), self.u
+        m.submodules.dut = dut = LineDriver(u)
+        for name in ("clear", "en", "addr", "polarity", "start", "steps"):
+            port = getattr(dut.i, name)
+            m.d.comb += port.eq(any_value(m, port.shape(), name))
+        m.d.comb += dut.i.magnitude.eq(any_value(m, u.line_bits * u.vector_width, "magnitude"))
+        m.d.comb += Assume(~(dut.integrate & (dut.i.clear | dut.i.en | dut.i.start)))
+        m.d.comb += Assume(~(dut.i.clear & dut.i.en))
+        m.d.comb += Assume(~dut.i.start | (dut.i.steps != 0))
+        line = Signal(range(u.n_lines))
+        m.d.comb += [line.eq(AnyConst(len(line))), Assume(line < u.n_lines)]
+
+        code, sign, steps = Signal(u.line_bits), Signal(), Signal(u.line_bits)
+        with m.If(dut.i.clear):
+            m.d.sync += [code.eq(0), sign.eq(0)]
+        with m.Elif(dut.i.en & (dut.i.addr == line // u.vector_width)):
+            m.d.sync += [code.eq(dut.i.magnitude[line % u.vector_width]), sign.eq(dut.i.polarity.bit_select(line % u.vector_width, 1))]
+        with m.If(dut.i.start):
+            m.d.sync += steps.eq(dut.i.steps)
+        drive, past = dut.drive.bit_select(line, 1), Signal(u.line_bits + 1)      # steps of the window before this cycle
+        m.d.sync += past.eq(Mux(dut.integrate, past + 1, 0))
+        started = Signal()
+        m.d.sync += started.eq(dut.i.start)
+        m.d.comb += [
+            Assert(drive == (dut.integrate & (past < code))), Assert(dut.polarity.bit_select(line, 1) == sign),
+            Assert(~dut.integrate | (past < steps)), Assert(dut.last == (dut.integrate & (past + 1 == steps))),
+            Assert(~dut.integrate | (dut.step == past + 1)), Assert(dut.integrate | (dut.step == 0)),
+        ]
+        for bit, plane in enumerate(dut.planes):
+            m.d.comb += Assert(plane.bit_select(line, 1) == code[bit])
+        with m.If(started):
+            m.d.comb += Assert(dut.integrate & (past == 0))
+        with m.If(dut.integrate):
+            m.d.comb += Assert(dut.active)
+        m.d.comb += Cover((past == 6) & ~dut.integrate & (code == 5) & sign)
+        return m
+
+
+class ExclusionSpec(Elaboratable):
+    """Any commands on both sides: no pulse, and no gap of a pulse, within a window or at its strobe; SET and RESET apart."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m, u = Module(), self.u
+        m.submodules.unit = unit = ReadUnit(u)
+        m.submodules.driver = driver = LineDriver(u)
+        m.submodules.pulses = pulses = PulseGen(u)
+        connect(m, unit.lines, driver.i)
+        m.d.comb += [unit.last.eq(driver.last), pulses.hold.eq(unit.hold), unit.program_busy.eq(pulses.busy)]
+        drive_stream(m, unit.i)
+        drive_stream(m, unit.codes)
+        drive_stream(m, pulses.i)
+        m.d.comb += unit.vector.data.eq(any_value(m, u.element_bits * u.vector_width, "data"))
+        m.d.comb += Assume(~unit.i.valid | (unit.i.payload.steps[:u.line_bits] != 0))
+        firing = pulses.pulse_pos.any() | pulses.pulse_neg.any()
+        window = Signal()
+        m.d.comb += window.eq(driver.integrate | unit.convert)
+        silent = Signal(8, init=255)                                     # cycles since the last pulse
+        kind = Signal()                                                  # of the last pulse
+        m.d.sync += silent.eq(Mux(firing, 0, Mux(silent == 255, silent, silent + 1)))
+        with m.If(firing):
+            m.d.sync += kind.eq(pulses.program_kind)
+        gap = Mux(kind, u.reset_gap_cycles, u.set_gap_cycles)
+        m.d.comb += [
+            Assert(~(window & firing)), Assert(~driver.integrate | unit.hold),
+            Assert(~window | (silent >= gap)), Assert((pulses.pulse_pos & pulses.pulse_neg) == 0),
+            Assert(driver.integrate | (driver.drive == 0)),
+        ]
+        with m.If(firing & (silent != 0)):
+            m.d.comb += Assert(silent >= gap)
+        with m.If(firing & (silent == 0)):                               # the kind does not change under a pulse
+            m.d.comb += Assert((kind == pulses.program_kind) | (silent == 255))
+        waited = Signal()
+        m.d.sync += waited.eq((waited | (unit.i.valid & unit.i.ready & pulses.busy & (unit.i.payload.op == LinesOp.READ)))
+                              & ~unit.convert)
+        m.d.comb += [Cover(waited & unit.convert), Cover(pulses.armed & unit.hold & (silent < 8))]
+        return m
+
+
+FORMAL = UnitParams(
+    lanes=2, vector_width=4, n_rows=4, n_cols=4, line_bits=3, outer_bits=2, n_tiles=2, vector_words=16, eps_log2=11, chi_bits=12,
+    update_max_steps=1, set_cycles=2, set_gap_cycles=2, reset_cycles=3, reset_gap_cycles=3)
+
+
+@pytest.mark.formal
+def test_formal_window():
+    prove(WindowSpec(FORMAL), "line_driver_window", depth=4, cover_depth=12)
+
+
+@pytest.mark.formal
+def test_formal_exclusion():
+    prove(ExclusionSpec(FORMAL), "read_unit_exclusion", depth=12, cover_depth=24)
