@@ -1,0 +1,204 @@
+"""Register map and AXI4-Lite slave: names against the other sources, access rules, handshakes, and a foreign AXI master."""
+import dataclasses
+import itertools
+import random
+
+import pytest
+from amaranth import Elaboratable, Module, Mux, Signal
+from amaranth.asserts import AnySeq
+from amaranth.hdl import Assert, Assume, Cover
+
+from cosim.build import run_cocotb, verilog_of
+from hdl.registers import OKAY, SLVERR, Registers
+from model import commands
+from model.events import EVENTS, N_EVENTS
+from model.params import SMALL, ParamsError, UnitParams
+from model.regmap import register_map
+from tests.formal import past_valid, prove
+from tests.sim import PAUSES, pauses, simulate
+
+U = SMALL.unit
+MAP = register_map(U)
+
+
+def test_names():
+    lows = [name.split(".")[1] for name in MAP.registers if name.startswith("COUNTER.") and name.endswith(".LO")]
+    assert lows == [event.name.upper() for event in EVENTS]
+    for index, event in enumerate(EVENTS):
+        base = MAP.address("COUNTER.TIME.LO") + 8 * index
+        assert MAP.address(f"COUNTER.{event.name.upper()}.LO") == base
+        assert MAP.address(f"COUNTER.{event.name.upper()}.HI") == base + 4
+    capacities = {name.removeprefix("CAPACITY."): register.fields["value"].reset for name, register in MAP.registers.items()
+                  if name.startswith("CAPACITY.")}
+    assert capacities == {name.upper(): value for name, value in dataclasses.asdict(U).items()}
+    fields = {name: field.bits for part in range(4) for name, field in MAP.registers[f"MATRIX[0].WORD{part}"].fields.items()}
+    assert fields == {name: bits for name, (bits, _, _) in commands.matrix_fields(U).items()}
+    assert all(field.text for register in MAP.registers.values() for field in register.fields.values())
+
+
+def test_counter_texts_are_those_of_the_events():
+    text = MAP.registers  # LO and HI have texts of their own; the counter's text is in the RDL beside its name
+    from model.regmap import RDL
+    source = RDL.read_text(encoding="utf-8")
+    assert len(text) == 8 + len(dataclasses.fields(UnitParams)) + 4 * U.n_matrices + 2 * N_EVENTS
+    for event in EVENTS:
+        assert f'counter {event.name.upper()}; {event.name.upper()}->desc = "{event.doc}";' in source
+
+
+def test_capacities_of_the_build():
+    assert "MATRIX[3].WORD0" in MAP.registers
+    assert "MATRIX[4].WORD0" not in MAP.registers
+    assert MAP.program.words == 4 * U.program_words
+    assert register_map(UnitParams()).program.words == 4 * UnitParams().program_words
+    with pytest.raises(ParamsError, match="program_words = 4096: the program window holds at most 2048"):
+        register_map(UnitParams(program_words=4096))
+
+
+def test_pack_messages():
+    assert MAP.unpack("MATRIX[0].WORD0", MAP.pack("MATRIX[0].WORD0", tile=3, chi_base=9)) == {"tile": 3, "walk": 0, "chi_base": 9}
+    with pytest.raises(ValueError, match=r"CONTROL has no field go: it has start, stop, clear"):
+        MAP.pack("CONTROL", go=1)
+    with pytest.raises(ValueError, match=r"tile = 16: allowed is 0 to 15"):
+        MAP.pack("MATRIX[0].WORD0", tile=16)
+    with pytest.raises(ValueError, match="needs exactly the fields"):
+        MAP.matrix_writes(0, {"tile": 1})
+    with pytest.raises(ValueError, match="the build has no such descriptor"):
+        MAP.matrix_writes(4, {})
+    with pytest.raises(ValueError, match=r"program of 2 instructions at 63: the build holds 64"):
+        MAP.program_writes([0, 0], first=63)
+
+
+class Host:
+    """AXI4-Lite master in pysim; every channel idles or stalls by its own pause pattern."""
+
+    def __init__(self, ctx, dut, idle, stall, seed=0):
+        self.ctx, self.dut = ctx, dut
+        self.idle, self.stall = pauses(idle, seed), pauses(stall, seed + 1)
+        self.order = random.Random(seed)
+
+    def port(self, name):
+        return getattr(self.dut, f"s_axil_{name}")
+
+    async def send(self, channel, **payload):
+        while next(self.idle):
+            await self.ctx.tick()
+        for name, value in payload.items():
+            self.ctx.set(self.port(name), value)
+        self.ctx.set(self.port(f"{channel}valid"), 1)
+        await self.ctx.tick().until(self.port(f"{channel}ready"))
+        self.ctx.set(self.port(f"{channel}valid"), 0)
+
+    async def receive(self, channel, *names):
+        while next(self.stall):
+            await self.ctx.tick()
+        self.ctx.set(self.port(f"{channel}ready"), 1)
+        values = await self.ctx.tick().sample(*map(self.port, names)).until(self.port(f"{channel}valid"))
+        self.ctx.set(self.port(f"{channel}ready"), 0)
+        return values
+
+    async def write(self, address, word, strobe=15):
+        sends = [("aw", {"awaddr": address}), ("w", {"wdata": word, "wstrb": strobe})]
+        for channel, payload in self.order.sample(sends, 2):
+            await self.send(channel, **payload)
+        return (await self.receive("b", "bresp"))[0]
+
+    async def read(self, address):
+        await self.send("ar", araddr=address)
+        return await self.receive("r", "rdata", "rresp")
+
+
+def _masked(old, new, strobe):
+    mask = sum(255 << 8 * byte for byte in range(4) if strobe >> byte & 1)
+    return old & ~mask | new & mask
+
+
+@pytest.mark.parametrize(("idle", "stall"), itertools.product(PAUSES, PAUSES))
+def test_every_address(idle, stall):
+    """A model of the map against the RTL: every register, the gaps around them, random words and strobes."""
+    dut = Registers(U)
+    source = random.Random(7)
+    addresses = {register.address: register for register in MAP.registers.values()}
+    writable = {address: sum((1 << field.bits) - 1 << field.low for field in register.fields.values())
+                for address, register in addresses.items() if register.writable and register.name != "CONTROL"}
+    shown = {"busy": 1, "done": 0, "accepting": 1, "error": 5, "error_pc": 0xABC, "pc": 0x123}
+    hardware = {MAP.address("STATUS"): MAP.pack("STATUS", busy=1, accepting=1, error=5), MAP.address("ERROR_PC"): 0xABC,
+                MAP.address("PC"): 0x123}
+    gaps = [0x20, 0xFC, 0x164, 0x3FC, 0x400 + 16 * U.n_matrices, 0x7FC, 0x800 + 8 * N_EVENTS, 0xFFC, 0x7FFC,
+            0x8000 + 16 * U.program_words, 0xFFFC]
+
+    async def bench(ctx):
+        for name, value in shown.items():
+            ctx.set(getattr(dut, name), value)
+        host = Host(ctx, dut, idle, stall)
+        words = {address: 0 for address in writable}
+        for address in gaps:
+            assert address not in addresses
+            assert await host.write(address, 0xFFFF_FFFF) == SLVERR
+            assert (await host.read(address))[1] == SLVERR
+        for address in addresses:
+            word, strobe = source.randrange(1 << 32), source.choice([15, 15, 1, 2, 12, 0])
+            if address == MAP.address("CONTROL"):
+                continue
+            assert await host.write(address, word, strobe) == (OKAY if address in writable else SLVERR), addresses[address].name
+            if address in words:
+                words[address] = _masked(words[address], word, strobe) & writable[address]
+        for address, register in addresses.items():
+            data, response = await host.read(address)
+            assert response == OKAY, register.name
+            if address in words:
+                assert data == words[address], register.name
+            elif address in hardware:
+                assert data == hardware[address], register.name
+            elif not register.name.startswith("COUNTER."):
+                assert data == sum((field.reset or 0) << field.low for field in register.fields.values()), register.name
+        assert ctx.get(dut.loop_count) == words[MAP.address("LOOP_COUNT")]
+        assert ctx.get(dut.entry) == words[MAP.address("ENTRY")] % U.program_words
+        for index in range(U.n_matrices):
+            for part in range(4):
+                name = f"MATRIX[{index}].WORD{part}"
+                for field, value in MAP.unpack(name, words[MAP.address(name)]).items():
+                    assert ctx.get(dut.matrices[index][field]) == value
+
+    simulate(dut, bench)
+
+
+def test_control_program_counters():
+    dut = Registers(U)
+    pulses, commits, finished = [], [], []
+    value = 0x8001_FFFF_1234 % (1 << U.counter_bits)
+
+    async def watch(ctx):
+        while not finished:
+            start, stop, clear, stb, address, data = (
+                await ctx.tick().sample(dut.start, dut.stop, dut.clear, dut.program_write.stb, dut.program_write.address,
+                                        dut.program_write.data))[2:]
+            if start or stop or clear:
+                pulses.append((start, stop, clear))
+            if stb:
+                commits.append((address, data))
+
+    async def counters(ctx):
+        while not finished:
+            en, index = (await ctx.tick().sample(dut.read_en, dut.read_index))[2:]
+            ctx.set(dut.read_value, value + index if en else 0)
+
+    async def bench(ctx):
+        host = Host(ctx, dut, "none", "none")
+        await host.write(MAP.address("CONTROL"), 1)
+        await host.write(MAP.address("CONTROL"), 6)
+        await host.write(MAP.address("CONTROL"), 7, strobe=14)
+        assert await host.read(MAP.address("CONTROL")) == (0, OKAY)
+        program = [random.Random(3).randrange(1 << 128) for _ in range(3)]
+        for address, word in MAP.program_writes(program, first=U.program_words - 3):
+            assert await host.write(address, word) == OKAY
+        assert (await host.read(MAP.program.address))[1] == SLVERR
+        assert pulses == [(1, 0, 0), (0, 1, 1)]
+        assert commits == [(U.program_words - 3 + index, word) for index, word in enumerate(program)]
+        for index, event in enumerate(EVENTS):
+            low, _ = await host.read(MAP.address(f"COUNTER.{event.name.upper()}.LO"))
+            await host.read(MAP.address("PC"))
+            high, _ = await host.read(MAP.address("COUNTER.TIME.HI"))
+            assert low | high << 32 == value + index
+        finished.append(True)
+
+    simulate(dut, watch, counters, bench)
