@@ -29,7 +29,7 @@ def forward(plane, weights, first, out):
 
 @njit(cache=True)
 def transpose(plane, weights, first, out):
-    """Add the sums of rows ``first`` ... to ``out`` (int64); ``weights`` int32, one per column. Cost: the span of non-zero weights."""
+    """Add the sums of rows ``first`` ... to ``out`` (int64); ``weights`` int32, one per column. Cost: the span of non-zeros."""
     low, high = 0, plane.shape[1]
     while low < high and weights[low] == 0:
         low += 1

@@ -9,8 +9,8 @@ With G in LSB, n the SET pulses since the last RESET (this one included), z a st
     drift  G_eff = round(G f(age)),  f = (1 + age/T0)^-nu from a table over age in ticks
     read   variance = (0.03 G_eff + 0.13 uS)^2 per device and read
 
-exp(-n/a) and f come from tables, made with ``math.exp`` and ``pow`` and rounded to 2^-20 LSB and 2^-24. Everything after that is
-integer arithmetic, and every scale of a draw is a power of two, so that no fused multiply-add and no vector unit can change a bit.
+exp(-n/a) and f come from tables, made with ``math.exp`` and ``pow`` and rounded to 2^-20 LSB and 2^-24. Everything after that
+is integer arithmetic, and every scale of a draw is a power of two: no fused multiply-add and no vector unit can change a bit.
 
 The history n saturates at the end of its table, where exp(-n/a) < 2^-20. The drift table has one entry per tick up to
 age 2^9, then 2^8 entries per octave, each f at the middle of its ages: |f_table / f - 1| <= nu 2^-9 + 2^-24.
@@ -50,6 +50,8 @@ RESET_FLOOR_US = 0.01
 
 _SLOPE_TO_MOMENT = DRAW_BITS - FRACTION
 _STEP_BITS = DRAW_BITS + FRACTION
+_DRAW_SCALE = 2.0 ** DRAW_BITS
+_DRAW_OFFSET = 1 << 30
 
 
 class DeviceConstants(NamedTuple):
@@ -84,7 +86,7 @@ class DeviceConstants(NamedTuple):
     variance_shift: int
     """From squared moments, 2^(2 g_lsb_log2 - 16) uS^2, to variance LSB [bit]"""
     drift: np.ndarray
-    """f over ``drift_index(age)``, int64 [2^-24]"""
+    """Drift factor over ``drift_index(age)``, int64 [2^-24]"""
 
 
 def device_constants(p: TileParams) -> DeviceConstants:
@@ -119,7 +121,7 @@ def drift_factor(p: TileParams, age_s: float) -> float:
 def _drift_table(p):
     tick_s = p.cycle_s * 2.0 ** p.drift_tick_log2
     values = []
-    for index in range((AGE_BITS - OCTAVE_BITS - 1 << OCTAVE_BITS) + (1 << OCTAVE_BITS)):
+    for index in range(AGE_BITS - OCTAVE_BITS + 1 << OCTAVE_BITS):
         shift = max((index >> OCTAVE_BITS) - 1, 0)
         lowest = index - (shift << OCTAVE_BITS) << shift
         values.append(round(drift_factor(p, (lowest + ((1 << shift) - 1) / 2) * tick_s) * (1 << DRIFT_BITS)))
@@ -128,7 +130,8 @@ def _drift_table(p):
 
 @njit(cache=True)
 def drift_index(age):
-    """Entry of the drift table for an age of 0 to 2^62 - 1 ticks: exact below 2^9, then 2^8 entries per octave."""
+    """Entry of the drift table for an age up to 2^62 - 1 ticks: exact below 2^9, then 2^8 entries per octave; below 0 is 0."""
+    age = max(np.int64(age), 0)
     shift = 0
     while age >> shift >= 2 << OCTAVE_BITS:
         shift += 1
@@ -143,8 +146,8 @@ def drifted(device, g, age):
 
 @njit(cache=True)
 def draw(rng):
-    """One standard normal of ``rng``, rounded to an integer of 2^-20."""
-    return np.int64(np.floor(rng.standard_normal() * float(1 << DRAW_BITS) + 0.5))
+    """One standard normal of ``rng``, rounded to an integer of 2^-20, ties up (the offset makes truncation a floor)."""
+    return np.int64(rng.standard_normal() * _DRAW_SCALE + (_DRAW_OFFSET + 0.5)) - _DRAW_OFFSET
 
 
 @njit(cache=True)

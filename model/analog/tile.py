@@ -20,8 +20,8 @@ from model.isa import Half, Kind, Walk
 from model.params import Params, TileParams
 
 __all__ = [
-    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "read", "spawn_generators",
-    "ticks", "weights",
+    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "read",
+    "spawn_generators", "ticks", "weights",
 ]
 
 _DIFFERENCE, _POSITIVE, _NEGATIVE = int(Half.DIFFERENCE), int(Half.POSITIVE), int(Half.NEGATIVE)
@@ -73,12 +73,14 @@ class TileState(NamedTuple):
 def spawn_generators(seed: int, n_tiles: int) -> Generators:
     """Seeded generators: PCG64 over ``SeedSequence(seed, spawn_key=(purpose, tile))``.
 
-    That is ``SeedSequence(seed).spawn(4)[purpose].spawn(n_tiles)[tile]``; purpose = position in ``Generators``. Purposes from 4 on
-    are free for others (sample order). A tile's streams do not depend on the number of tiles.
+    That is ``SeedSequence(seed).spawn(4)[purpose].spawn(n_tiles)[tile]``; purpose = position in ``Generators``. Purposes
+    from 4 on are free for others (sample order). A tile's streams do not depend on the number of tiles.
     """
+    def generator(purpose, tile):
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, tile))))
+
     return Generators(*(
-        tuple(np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, tile)))) for tile in range(n_tiles))
-        for purpose in range(len(Generators._fields))))
+        tuple(generator(purpose, tile) for tile in range(n_tiles)) for purpose in range(len(Generators._fields))))
 
 
 def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tuple[TileConstants, TileState]:
@@ -94,7 +96,8 @@ def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tu
     planes = (u.n_tiles, 3, u.n_rows, u.n_cols)
     state = TileState(
         g_programmed=np.zeros(shape, np.int32), n_set=np.zeros(shape, np.uint16), tick=np.zeros(shape, np.int64),
-        spread=np.zeros(shape if p.device_spread else (u.n_tiles, 2, 0, 0), np.int32), pulses=np.zeros((u.n_tiles, 2, 2), np.int64),
+        spread=np.zeros(shape if p.device_spread else (u.n_tiles, 2, 0, 0), np.int32),
+        pulses=np.zeros((u.n_tiles, 2, 2), np.int64),
         g=np.zeros(planes, np.int32), variance=np.zeros(planes, np.int16))
     for tile, rng in enumerate(generators):
         g = _normals(rng, shape[1:], p.init_us[0] / 2.0 ** p.g_lsb_log2, p.init_us[1] / 2.0 ** p.g_lsb_log2)
@@ -118,9 +121,10 @@ def _normals(rng, shape, mean, sigma):
 def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, first, count, out):
     """One read: converter codes of outputs ``first`` ... into ``out[:count]`` (int32); returns the number of clipped codes.
 
-    ``codes``: int32, signed charge of each driven line in PWM steps (what the line carried within the window), by absolute position;
-    entries past the driven side are ignored. ``transpose``, ``half``, ``range_select``: as in ``isa``. ``steps``: the window [PWM steps].
-    ``rng``: ``Generators.read`` or ``.evaluation``. Charge noise: N(0, sum_i code_i^2 sigma_i^2), rounded to the charge LSB.
+    ``codes``: int32, signed dose of each driven line [PWM steps] (what it carried within the window), by absolute position;
+    entries past the driven side are ignored. ``transpose``, ``half``, ``range_select``: as in ``isa``. ``steps``: the window
+    [PWM steps], >= 1. ``rng``: ``Generators.read`` or ``.evaluation``. Charge noise: N(0, sum_i code_i^2 sigma_i^2), rounded to
+    the charge LSB.
     """
     n_driven = state.g.shape[3] if transpose else state.g.shape[2]
     n_outputs = state.g.shape[2] if transpose else state.g.shape[3]
@@ -209,7 +213,7 @@ def _derive(device, state, tile, row, col):
 
 @njit(cache=True)
 def drift(tc, state, tile, tick):
-    """Effective conductances of a tile at ``tick`` (not before its last pulse). Programmed values stay: an earlier tick undoes it."""
+    """Effective conductances of a tile at ``tick``. Programmed values stay: a call with an earlier tick undoes it."""
     for row in range(state.g.shape[2]):
         for col in range(state.g.shape[3]):
             for side in range(2):
@@ -224,7 +228,7 @@ def ticks(p: TileParams, seconds: float) -> int:
 
 
 def age(tc: TileConstants, state: TileState, p: TileParams, tick: int, seconds: float) -> None:
-    """Let all tiles stand ``seconds`` (up to years) after ``tick``, for inference after training; ``age(..., tick, 0)`` undoes it."""
+    """Let all tiles stand ``seconds`` (up to years) after ``tick``, for inference after training; 0.0 s undoes it."""
     for tile in range(len(state.g)):
         drift(tc, state, tile, tick + ticks(p, seconds))
 
