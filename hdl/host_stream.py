@@ -16,6 +16,8 @@ one. What a refused packet brought before the fault has been written to its dest
 destination's content is undefined until the right packet is complete. ``o_load`` then carries one word with ``count`` 0:
 start again.
 ``accepting`` is high from the cycle after a command was taken until the last write of its packet was taken.
+``disarm`` (a pulse) withdraws the command; a packet that was cut by it counts as refused, and its rest is thrown away when the
+next command is armed.
 
 Output. Words of ``i_emit`` and ``i_dump`` (never both in a packet's time: asserted) leave as ceil(count / 4) beats each, at
 least one; a beat that is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep`` marks the bytes of
@@ -57,7 +59,8 @@ class HostStream(wiring.Component):
             **{f"m_axis_{name}": Out(bits) for name, bits in axis.items()}, "m_axis_tready": In(1),
             "i_accept": In(stream.Signature(AcceptCommand(u))), "i_load": In(stream.Signature(LoadCommand(u))),
             "w_host": Out(stream.Signature(VectorWrite(u))), "lut_write": Out(LutWriteSignature(u)), "o_load": Out(WordStream(u)),
-            "i_emit": In(WordStream(u)), "i_dump": In(WordStream(u)), "accepting": Out(1), "active": Out(1),
+            "i_emit": In(WordStream(u)), "i_dump": In(WordStream(u)), "disarm": In(1),
+            "accepting": Out(1), "active": Out(1),
             "events": Out(data.StructLayout({"packets_in": 1, "packets_refused": 1, "packets_out": 1})),
         })
 
@@ -83,6 +86,7 @@ class HostStream(wiring.Component):
         buffer = Signal(u.element_bits * max(width, BEAT_BYTES))
         slot, part = Signal(range(width // BEAT_ELEMENTS + 1)), Signal(range(BEAT_BYTES))
         group_last, part_last, full, complete, skipping, again = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
+        inside = Signal()  # the packet on s_axis has begun and not ended
         m.d.comb += place_last.eq(place == load_words - 1)
 
         # take beats
@@ -91,7 +95,7 @@ class HostStream(wiring.Component):
             final.eq(beats_left == 1),
             good.eq(Mux(final, self.s_axis_tlast & ((self.s_axis_tkeep & last_keep) == last_keep),
                         ~self.s_axis_tlast & self.s_axis_tkeep.all())),
-            self.s_axis_tready.eq(armed & ~complete & ~again & (~full | leave)),
+            self.s_axis_tready.eq(armed & ~complete & ~again & ~self.disarm & (~full | leave)),
             take.eq(self.s_axis_tvalid & self.s_axis_tready),
             group_last.eq(slot == Mux(loading, Mux(place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1), Mux(
                 command.to_lut, 0, Mux(command.wide, width // BEAT_ELEMENTS - 1, max(width // BEAT_BYTES, 1) - 1)))),
@@ -99,6 +103,7 @@ class HostStream(wiring.Component):
         with m.If(leave):
             m.d.sync += full.eq(0)
         with m.If(take):
+            m.d.sync += inside.eq(~self.s_axis_tlast)
             with m.If(skipping):
                 m.d.sync += skipping.eq(~self.s_axis_tlast)
             with m.Elif(good):
@@ -134,8 +139,9 @@ class HostStream(wiring.Component):
             m.d.sync += armed.eq(0)
 
         # refuse: forget what came, wait for tlast, expect the packet from its start
-        m.d.comb += self.events.packets_refused.eq(take & ~skipping & ~good)
-        with m.If(self.events.packets_refused):
+        refuse = take & ~skipping & ~good
+        m.d.comb += self.events.packets_refused.eq(refuse | (self.disarm & inside & ~skipping))
+        with m.If(refuse):
             m.d.sync += [
                 skipping.eq(~self.s_axis_tlast), again.eq(loading), slot.eq(0), place.eq(0), word.eq(command.dst), entry.eq(0),
                 elements_left.eq(command.count), beats_left.eq(total_beats),
@@ -147,7 +153,8 @@ class HostStream(wiring.Component):
         size = Signal(17)
         m.d.comb += [
             size.eq(Mux(self.i_accept.payload.wide, self.i_accept.payload.count << 1, self.i_accept.payload.count)),
-            self.i_accept.ready.eq(~armed), self.i_load.ready.eq(~armed & ~self.i_accept.valid), self.accepting.eq(armed),
+            self.i_accept.ready.eq(~armed & ~self.disarm),
+            self.i_load.ready.eq(~armed & ~self.disarm & ~self.i_accept.valid), self.accepting.eq(armed),
         ]
         fresh = [complete.eq(0), slot.eq(0), place.eq(0), entry.eq(0)]
         with m.If(self.i_accept.valid & ~armed):
@@ -163,7 +170,9 @@ class HostStream(wiring.Component):
                 *fresh, loading.eq(1), armed.eq(beats != 0), total_beats.eq(beats), beats_left.eq(beats),
                 last_keep.eq((1 << 2 * ((load_tail - 1) % BEAT_ELEMENTS + 1)) - 1),
             ]
-        return self.i_accept.valid | self.i_load.valid | full | again | (armed & self.s_axis_tvalid)
+        with m.If(self.disarm):
+            m.d.sync += [armed.eq(0), full.eq(0), again.eq(0), part.eq(0), skipping.eq(inside)]
+        return self.disarm | self.i_accept.valid | self.i_load.valid | full | again | (armed & self.s_axis_tvalid)
 
     def _insert(self, m, buffer, slot, wide):
         """Put the elements of a beat at place ``slot`` of the buffer."""

@@ -314,6 +314,36 @@ def test_throughput(name):
     bench.run(main)
 
 
+@pytest.mark.parametrize("cut", range(4))
+def test_disarm(cut):
+    """A command is withdrawn after ``cut`` beats of its packet; the next command gets the packet after the cut one."""
+    u = BUILDS["width8"]
+    bench = Bench(u, "none", "none")
+
+    async def main(ctx):
+        command = {"dst": 1, "count": 24, "wide": 0, "to_lut": 0, "lut": 0}
+        await bench.command(ctx, bench.block.i_accept, command)
+        beats = beats_of(bytes(range(24)))
+        await bench.put(ctx, beats[:cut], pauses("none"))
+        ctx.set(bench.block.disarm, 1)
+        await ctx.tick()
+        ctx.set(bench.block.disarm, 0)
+        ctx.set(bench.block.s_axis_tvalid, 1)
+        for _ in range(5):
+            await ctx.tick()
+            assert not ctx.get(bench.block.accepting)
+            assert not ctx.get(bench.block.s_axis_tready)
+        ctx.set(bench.block.s_axis_tvalid, 0)
+        await bench.command(ctx, bench.block.i_accept, {**command, "dst": 20, "count": 9})
+        await bench.put(ctx, beats[cut:] if 0 < cut < 3 else [], pauses("none"))
+        await bench.put(ctx, beats_of(bytes(range(100, 109))), pauses("none"))
+        await bench.done(ctx)
+        assert bench.vec[160:170].tolist() == [*range(100, 109), 0]
+        assert bench.events[:2] == [2 if cut == 3 else 1, 0 < cut < 3]
+
+    bench.run(main)
+
+
 @pytest.mark.parametrize(("idle", "stall"), list(itertools.product(PAUSES, PAUSES)))
 def test_gating(idle, stall):
     """Clocked only while ``active``, the block does the same in every cycle."""
