@@ -1,7 +1,7 @@
 """Recorders (bench only): what Python reads once per image instead of looking at pulses, updates and beats as they pass.
 
-Each recorder fills a few wide registers; ``taken`` (a pulse) empties it. ``full`` asks for attention before anything is lost; the
-cycle in which Python empties it is the cycle it is noticed, so nothing is ever dropped.
+Each recorder fills a few wide registers; ``taken`` (a pulse) empties it: what comes in that cycle is kept. ``full`` asks for
+attention before anything is lost; ``lost`` says that something was, and stays.
 """
 from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
@@ -14,7 +14,7 @@ __all__ = ["PULSE_RECORDS", "SINK_BEATS", "UPDATE_RECORDS", "OutputRecorder", "P
            "UpdateRecorder"]
 
 PULSE_RECORDS = 16
-UPDATE_RECORDS = 4
+UPDATE_RECORDS = 8
 SINK_BEATS = 64
 
 
@@ -106,7 +106,7 @@ class UpdateRecorder(wiring.Component):
     """Records the operands of the UPDATEs of an image.
 
     Members: ``start, chi_base, rate, negate, accumulate, op``: the command as it is accepted; ``trace_*``: see ``hdl.update_unit``;
-    ``records, count, full`` as above.
+    ``records, count, taken`` as above, to be emptied only between updates; ``lost``: more than UPDATE_RECORDS without ``taken``.
     """
 
     def __init__(self, u: UnitParams):
@@ -117,7 +117,7 @@ class UpdateRecorder(wiring.Component):
             "trace_line_stb": In(1), "trace_line": In(range(u.n_lines)), "trace_code": In(code), "trace_lane_stb": In(1),
             "trace_lane_address": In(range(u.n_lines // u.vector_width)), "trace_lanes": In(code * u.vector_width),
             "trace_scale": In(16), "taken": In(1),
-            "records": Out(data.ArrayLayout(UpdateRecord(u), UPDATE_RECORDS)), "count": Out(range(UPDATE_RECORDS + 1)), "full": Out(1),
+            "records": Out(data.ArrayLayout(UpdateRecord(u), UPDATE_RECORDS)), "count": Out(range(UPDATE_RECORDS + 1)), "lost": Out(1),
         })
 
     def elaborate(self, platform):
@@ -126,11 +126,13 @@ class UpdateRecorder(wiring.Component):
         code = 1 + u.outer_bits
         index, following = Signal(range(UPDATE_RECORDS)), Signal.like(self.count)
         begins = self.start & (self.op == UpdateOp.UPDATE)
-        m.d.comb += [following.eq(self.count), self.full.eq(self.count == UPDATE_RECORDS)]
+        m.d.comb += following.eq(self.count)
         with m.If(self.taken):
             m.d.comb += following.eq(0)
             m.d.sync += self.count.eq(0)
-        with m.If(begins):
+        with m.If(begins & (following == UPDATE_RECORDS)):
+            m.d.sync += self.lost.eq(1)
+        with m.Elif(begins):
             m.d.sync += [index.eq(following), self.count.eq(following + 1)]
         for k in range(UPDATE_RECORDS):
             record = self.records[k]

@@ -79,6 +79,11 @@ class Ledger:
         self.updates = np.zeros(len(shapes), np.int64)
         self.lines = [np.arange(lines) for lines, _ in shapes]
 
+    @property
+    def arrays(self):
+        """(sums, followed lines, updates, net) for the compiled interpreter; tuples of at least one array."""
+        return (tuple(self.sums) or (np.zeros((0, 0), np.int64),), tuple(self.lines) or (np.zeros(0, np.int64),), self.updates, self.net)
+
     def record(self, matrix, walk_codes, lane_codes, scale, rate, negate):
         """Account for one UPDATE (accumulate) of a matrix with the recorded operands."""
         self.updates[matrix] += 1

@@ -86,8 +86,8 @@ class UnitParams:
         for name, low, high in (
             ("lanes", 1, 1024), ("vector_width", 4, 64), ("n_tiles", 1, 16), ("n_rows", 4, 4096),
             ("n_cols", 4, 4096), ("n_matrices", 1, 16), ("line_bits", 3, 8), ("adc_bits", 4, 12),
-            ("element_bits", 16, 16), ("outer_bits", 2, self.line_bits), ("eps_log2", 4, 20),
-            ("chi_bits", self.eps_log2 + 1, 24), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),
+            ("element_bits", 16, 16), ("outer_bits", 2, self.line_bits), ("eps_log2", 3, 15),
+            ("chi_bits", self.eps_log2 + 1, self.element_bits), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
             ("program_words", 16, 4096), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
             ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64),
@@ -208,7 +208,7 @@ class TileParams:
         for name, low, high in (
             ("g_lsb_log2", -16, -6), ("g_max_us", 1.0, 100.0), ("g_min_us", 0.0, 1.0), ("weight_range_us", 0.5, 100.0),
             ("step_us", 0.01, 10.0), ("set_decay", 0.1, 1000.0), ("device_spread", 0.0, 0.5), ("drift_nu", 0.0, 0.2),
-            ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 1, 4095),
+            ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 2, 4095),
         ):
             _check(self, name, low, high)
         for value in self.adc_range:

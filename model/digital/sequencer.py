@@ -9,13 +9,13 @@ import numpy as np
 from numba import njit
 
 from model.commands import LinesCommand, LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
-from model.digital import read_unit, refresh, update_unit, vector_unit
+from model.digital import host_stream, read_unit, refresh, update_unit, vector_unit
 from model.events import INDEX, N_EVENTS
 from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, Wait, Walk, decode
 from model.ledger import record_update
 from model.params import UnitParams
 
-__all__ = ["JUMP_CYCLES", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
+__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
 
 START_CYCLES = 5
 """Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
@@ -26,9 +26,10 @@ _HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UP
     int(Opcode[name]) for name in ("HALT", "LOOP", "NEXT", "WAIT", "ACCEPT", "DRIVE", "READ", "VECTOR", "GATHER", "EMIT",
                                    "UPDATE", "SCAN", "CLEAR", "DUMP", "LOAD"))
 _TIME, _CONTROL, _INSTRUCTIONS = INDEX["time"], INDEX["control"], INDEX["instructions"]
-_PACKETS_IN, _PACKETS_OUT = INDEX["packets_in"], INDEX["packets_out"]
+_PACKETS_OUT = INDEX["packets_out"]
 _LINES_UNIT, _VECTOR_UNIT, _UPDATE_UNIT, _SCAN_UNIT = range(4)
-_M = {name: index for index, name in enumerate(matrix_fields(UnitParams()))}
+MATRIX_FIELDS = tuple(matrix_fields(UnitParams()))
+_M = {name: index for index, name in enumerate(MATRIX_FIELDS)}
 _TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
     _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
 
@@ -170,20 +171,6 @@ def _scan_command(f, d):
 
 
 @njit(cache=True)
-def _accept(u, f, packet, vec, luts):
-    """Elements of an input packet into the vector memory or a table (the transfer is in the background of the program)."""
-    for k in range(f[1]):
-        value = np.int64(packet[k])
-        if f[2]:
-            value = np.int64(packet[2 * k]) | np.int64(packet[2 * k + 1]) << 8
-            value = value - 65536 if value >= 32768 else value
-        if f[3]:
-            luts[f[4], k & luts.shape[1] - 1] = value
-        else:
-            vec[f[0] * u.vector_width + k] = value
-
-
-@njit(cache=True)
 def _operand(u, value, shift):
     """Signed operand of the outer product, from the ledger's point of view: magnitude cut to line_bits, rounded to outer_bits."""
     line = min(abs(value) >> shift, u.line_max)
@@ -266,8 +253,8 @@ def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, l
                 depth -= 1
         elif op == _ACCEPT:
             if packet < packets.shape[0]:
-                _accept(u, f, packets[packet], unit.vec, unit.luts)
-                counters[_PACKETS_IN] += 1
+                # the transfer is in the background; nothing reads its destination before the next WAIT
+                host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], unit.vec, unit.luts, counters)
                 packet += 1
         elif op == _DRIVE:
             command = _lines_command(u, op, f, matrices[f[0]])

@@ -1,0 +1,61 @@
+"""The model backend: the same program on the twins, in one compiled interpreter."""
+import numpy as np
+
+from model.analog.side import AnalogSide
+from model.digital import host_stream, sequencer, vector_unit
+from model.driver import Driver
+from model.isa import Opcode
+from model.params import Params
+
+__all__ = ["ModelBackend"]
+
+
+class ModelBackend(Driver):
+    """Twins of the digital unit over the analogue side. seed: root of all generators."""
+
+    name = "model"
+
+    def __init__(self, params: Params, seed: int, follow_all: bool = False):
+        super().__init__(params)
+        self.constants = params.unit.constants
+        self.side = AnalogSide(params, seed, follow_all)
+        self.unit = sequencer.new_unit(params.unit)
+        self.table = sequencer.predecode([], params.unit)
+        self.matrices = np.zeros((params.unit.n_matrices, len(sequencer.MATRIX_FIELDS)), np.int64)
+
+    def _load(self, program):
+        self.table = sequencer.predecode(program.instructions, self.u)
+        self.matrices[:] = 0
+        for index, descriptor in enumerate(program.matrices):
+            self.matrices[index] = descriptor
+
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, tick):
+        side = self.side
+        side.begin(tick)
+        emitted = vector_unit.new_emitted(2 + max(1, len(packets)) * (1 + self.u.n_lines))
+        generators = side.generators
+        error, pc = sequencer.run(
+            self.constants, side.constants, self.unit, side.tiles, generators.evaluation if evaluating else generators.read,
+            generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays, side.tick)
+        outputs = vector_unit.packets(emitted)
+        if not error and self.table[entry, 0] == Opcode.DUMP:
+            outputs = [self._dump(self.table[entry, 2])]
+        return outputs, error, pc
+
+    def _dump(self, matrix):
+        d = self.program.matrices[matrix]
+        lines = d.rows if d.walk == 0 else d.cols
+        words = self.unit.chi[d.chi_base:d.chi_base + lines * d.words_per_line]
+        return host_stream.dump_packet(self.constants, words).view("<i2")
+
+    def _counters(self):
+        return self.unit.counters.tolist()
+
+    def _digest_parts(self):
+        return self.side.digest_parts()
+
+    def _clear_ledger(self, matrices):
+        self.side.ledger.clear(matrices)
+
+    def _check_conservation(self, chi):
+        return self.side.ledger.check(lambda matrix: chi[matrix])
