@@ -19,8 +19,8 @@ class Display:
     def __init__(self, console: Console):
         self.console = console
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
-            console=console, disable=not console.is_terminal)
+            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True), console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("preparing", total=None, note="")
         self.total = self.tested = self.trained = 0
         self.next_line = 1
