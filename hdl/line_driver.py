@@ -10,8 +10,7 @@ Ports
 -----
 i : In(LineWriteSignature(u))
     ``clear``: all lines 0. ``en``: word ``addr`` (lines addr * vector_width ..) takes ``magnitude`` and ``polarity``. ``start``: a window
-    of ``steps`` (1 to line_max) begins in the next cycle, with the codes as they are in this cycle. None of the three while
-    ``integrate`` (asserted), ``clear`` not together with ``en``.
+    of ``steps`` (1 to line_max) begins in the next cycle. At most one of the three, and none while ``integrate`` (asserted).
 drive, polarity : Out(n_lines)
     Registers. ``polarity`` is 1 for negative and holds with the code.
 integrate : Out(1)
@@ -51,7 +50,8 @@ class LineDriver(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.planes = [Signal(u.n_lines, name=f"plane{bit}") for bit in range(u.line_bits)]
-        self.step = Signal(u.line_bits)                 # steps driven so far in this window; 0 when idle
+        self.steps = Signal(u.line_bits)                # of this window
+        self.step = Signal(u.line_bits)                 # driven so far in this window; 0 when idle
         super().__init__({
             "i": In(LineWriteSignature(u)), "drive": Out(u.n_lines), "polarity": Out(u.n_lines), "integrate": Out(1),
             "last": Out(1), "active": Out(1),
@@ -69,7 +69,7 @@ class LineDriver(wiring.Component):
                 m.d.sync += self.polarity[place].eq(i.polarity)
                 m.d.sync += [plane[place].eq(Cat(i.magnitude[k][bit] for k in range(width))) for bit, plane in enumerate(self.planes)]
 
-        steps, step = Signal(u.line_bits), self.step
+        steps, step = self.steps, self.step
         m.d.comb += [
             self.last.eq(self.integrate & (step == steps)),
             self.active.eq(i.clear | i.en | i.start | self.integrate),
@@ -85,4 +85,5 @@ class LineDriver(wiring.Component):
             m.d.sync += [self.integrate.eq(0), self.drive.eq(0), step.eq(0)]
 
         m.d.sync += Assert(~(self.integrate & (i.clear | i.en | i.start)), "written or started within a window")
+        m.d.sync += Assert(i.clear + i.en + i.start <= 1, "clear, write and start together")
         return m

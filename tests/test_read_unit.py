@@ -266,7 +266,7 @@ class WindowSpec(Elaboratable):
             m.d.comb += port.eq(any_value(m, port.shape(), name))
         m.d.comb += dut.i.magnitude.eq(any_value(m, u.line_bits * u.vector_width, "magnitude"))
         m.d.comb += Assume(~(dut.integrate & (dut.i.clear | dut.i.en | dut.i.start)))
-        m.d.comb += Assume(~(dut.i.clear & dut.i.en))
+        m.d.comb += Assume(dut.i.clear + dut.i.en + dut.i.start <= 1)
         m.d.comb += Assume(~dut.i.start | (dut.i.steps != 0))
         line = Signal(range(u.n_lines))
         m.d.comb += [line.eq(AnyConst(len(line))), Assume(line < u.n_lines)]
@@ -284,7 +284,7 @@ class WindowSpec(Elaboratable):
         m.d.sync += started.eq(dut.i.start)
         m.d.comb += [
             Assert(drive == (dut.integrate & (past < code))), Assert(dut.polarity.bit_select(line, 1) == sign),
-            Assert(~dut.integrate | (past < steps)), Assert(dut.last == (dut.integrate & (past + 1 == steps))),
+            Assert(~dut.integrate | (past < steps)), Assert(dut.last == (dut.integrate & (past + 1 == steps))), Assert(dut.steps == steps),
             Assert(~dut.integrate | (dut.step == past + 1)), Assert(dut.integrate | (dut.step == 0)),
         ]
         for bit, plane in enumerate(dut.planes):
@@ -325,9 +325,11 @@ class ExclusionSpec(Elaboratable):
             m.d.sync += kind.eq(pulses.program_kind)
         gap = Mux(kind, u.reset_gap_cycles, u.set_gap_cycles)
         m.d.comb += [
-            Assert(~(window & firing)), Assert(~driver.integrate | unit.hold),
+            Assert(~(window & firing)), Assert(window == unit.hold), Assert(~(driver.integrate & unit.convert)),
+            Assert((pulses.busy & ~pulses.armed) | (silent + 1 >= gap)),
             Assert(~window | (silent >= gap)), Assert((pulses.pulse_pos & pulses.pulse_neg) == 0),
             Assert(driver.integrate | (driver.drive == 0)),
+            Assert(~unit.lines.en | (unit.events.phase_drive & ~unit.i.ready)),
         ]
         with m.If(firing & (silent != 0)):
             m.d.comb += Assert(silent >= gap)
