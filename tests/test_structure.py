@@ -24,11 +24,9 @@ NO_TWIN = {
 """Components of hdl/ without a twin of their name, and why."""
 
 TESTED_IN = {
-    "accumulator": "update_unit",
     "decoder": "sequencer",
     "line_driver": "read_unit",
     "operands": "update_unit",
-    "outer_product": "update_unit",
     "vector_alu": "vector_unit",
     "walker": "update_unit",
 }
