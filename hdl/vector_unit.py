@@ -27,7 +27,7 @@ Twin: ``model/digital/vector_unit.py``. Source: design choice.
 from functools import reduce
 from operator import or_
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Assert, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -143,7 +143,7 @@ class VectorUnit(wiring.Component):
         dst = Signal.like(self.w.addr)
         m.d.comb += [
             self.w.en.eq(alu.o.valid), self.w.addr.eq(dst), self.w.mask.eq(alu.o.mask), self.w.data.eq(alu.o.data),
-            done.eq((alu.o.valid & alu.o.last) | (self.o.valid & self.o.ready & self.o.payload.last)),
+            done.eq(Mux(op == VectorOp.EMIT, self.o.valid & self.o.ready & self.o.payload.last, alu.o.valid & alu.o.last)),
         ]
         with m.If(start):
             m.d.sync += dst.eq(new.dst)
@@ -179,5 +179,10 @@ class VectorUnit(wiring.Component):
             self.active.eq(self.i.valid | busy | pending | self.lut_write.en),
             self.events.phase_vector.eq(start | (busy & ~self.host_stall)), self.events.vector_words.eq(self.w.en),
             self.events.vector_saturations.eq(sum(alu.clipped)),
+        ]
+        m.d.sync += [
+            Assert(busy | ~(self.o.valid | (running & (op == VectorOp.EMIT))), "emitting after the end of the command"),
+            Assert(~self.o.valid | (op == VectorOp.EMIT), "output word of a command other than EMIT"),
+            Assert(~(self.o.valid & self.o.payload.last & running), "fetching after the last word"),
         ]
         return m

@@ -6,7 +6,7 @@ from math import floor
 
 import numpy as np
 import pytest
-from amaranth import Assert, Assume, Cover, Elaboratable, EnableInserter, Module, Signal
+from amaranth import Assert, Cover, Elaboratable, EnableInserter, Module, Signal
 from amaranth.asserts import AnySeq
 from amaranth.lib import wiring
 
@@ -266,7 +266,7 @@ class StreamSpec(Elaboratable):
         m = Module()
         m.submodules.bench = bench = Bench(u, gated=False)
         drive_stream(m, bench.unit.i)
-        m.d.comb += [bench.unit.o.ready.eq(AnySeq(1)), Assume((bench.unit.i.payload.op == VectorOp.EMIT))]
+        m.d.comb += bench.unit.o.ready.eq(AnySeq(1))
         drive_stream(m, bench.memory.w_host)
         stream_contract(m, bench.unit.o)
         waited = Signal()
@@ -279,4 +279,4 @@ class StreamSpec(Elaboratable):
 
 @pytest.mark.formal
 def test_formal_stream():
-    prove(StreamSpec(), "vector_unit_stream", depth=8, mode="bmc")
+    prove(StreamSpec(), "vector_unit_stream", depth=3, cover_depth=8, timeout_s=60)
