@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -24,7 +25,7 @@ from pathlib import Path
 from amaranth.back import verilog
 from cocotb_tools.runner import Verilator
 
-__all__ = ["LINT", "ROOT", "CosimError", "build", "run_cocotb", "use_verilator", "verilog_of"]
+__all__ = ["LINT", "ROOT", "CosimError", "build", "run_cocotb", "start_cocotb", "use_verilator", "verilog_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LINT = ROOT / "constraints" / "lint.vlt"
@@ -33,7 +34,7 @@ CACHE = ROOT / "build" / "cosim"
 FAST = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O3 -march=native")
 """Options that pay in long runs; benches of a few seconds take ``-O1`` instead, which compiles faster."""
 QUICK = ("--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O1")
-ALWAYS = ("-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include")
+MAKE = ("CFG_CXXFLAGS_PCH_I=-include",)
 
 
 class CosimError(AssertionError):
@@ -67,7 +68,7 @@ class _Runner(Verilator):
 
     def _build_command(self):
         verilate, make = super()._build_command()
-        return [[item for item in verilate if self.flat or item != "--public-flat-rw"], make]
+        return [[item for item in verilate if self.flat or item != "--public-flat-rw"], [*make, *MAKE]]
 
     def _set_env_test(self):
         super()._set_env_test()
@@ -91,9 +92,9 @@ def build(
     if public is not None:
         texts["public.vlt"] = "`verilator_config\n" + "".join(
             f'public_flat_rw -module "{module}" -var "*"\n' for module in public)
-    args = [*ALWAYS, *(FAST if fast else QUICK), *build_args]
+    args = [*(FAST if fast else QUICK), *build_args]
     args += ["--timing", "-CFLAGS", "-std=c++20 -fcoroutines"] if timing else ["--no-timing"]
-    recipe = repr((sorted(texts.items()), toplevel, sorted((parameters or {}).items()), args, public, waves,
+    recipe = repr((sorted(texts.items()), toplevel, sorted((parameters or {}).items()), args, MAKE, public, waves,
                    version("verilator"), version("cocotb"), sys.version))
     folder = CACHE / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -152,6 +153,21 @@ def run_cocotb(
     if not waves:
         shutil.rmtree(place)
     return passed
+
+
+def start_cocotb(folder: Path, toplevel: str, test_module: str, place: Path, env: Mapping[str, str], waves: bool = False) -> subprocess.Popen:
+    """Start the simulator of a build in the background; its output goes to ``place``/run.log, its files to ``place``.
+
+    It runs in a session of its own: Ctrl-C at the terminal reaches the caller only.
+    """
+    runner = _Runner()
+    runner.sim_hdl_toplevel, runner.test_module, runner.hdl_toplevel_lang = toplevel, test_module, "verilog"
+    runner.env = {"COCOTB_ANSI_OUTPUT": "0", "COCOTB_RESULTS_FILE": str(place / "results.xml"), **env}
+    runner._set_env_test()
+    command = [str(folder / toplevel), *(["--trace"] if waves else [])]
+    with (place / "run.log").open("wb") as log:
+        return subprocess.Popen(command, cwd=place, env={**os.environ, **runner.env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                start_new_session=True)
 
 
 def _results(path):
