@@ -160,9 +160,9 @@ class Bench(wiring.Component):
         m.d.comb += [pulses.refresh.eq(top.trace_refresh), updates.start.eq(top.trace_command_stb)]
         m.d.comb += [getattr(self, f"pulse_{k}").eq(pulses.records[k]) for k in range(PULSE_RECORDS)]
         m.d.comb += [getattr(self, f"update_{k}").eq(updates.records[k]) for k in range(UPDATE_RECORDS)]
-        m.d.comb += [getattr(updates, name).eq(top.trace_command[name]) for name in ("op", "chi_base", "rate", "negate", "accumulate")]
+        m.d.comb += [getattr(updates, name).eq(top.trace_command[name]) for name in ("op", "chi_base", "rate", "accumulate")]
         m.d.comb += [getattr(updates, name).eq(getattr(top, name)) for name in (
-            "trace_line_stb", "trace_line", "trace_code", "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_scale")]
+            "trace_line_stb", "trace_line", "trace_code", "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]
 
     def _attention(self, m, feeder, master):
         """``attention`` toggles; flags of events hold until ``taken`` changes."""

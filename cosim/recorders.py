@@ -3,7 +3,7 @@
 Each recorder fills a few wide registers; ``taken`` (a pulse) empties it: what comes in that cycle is kept. ``full`` asks for
 attention before anything is lost; ``lost`` says that something was, and stays.
 """
-from amaranth import Cat, Module, Signal
+from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -69,11 +69,11 @@ class PulseRecorder(wiring.Component):
 
 
 def UpdateRecord(u: UnitParams):
-    """Operands of one UPDATE: signed codes (sign above magnitude) of every walk line and lane position, and its scale."""
+    """Operands of one UPDATE: signed codes of every walk line (negated by ``negate``) and lane position, exponent and rate."""
     code = 1 + u.outer_bits
     return data.StructLayout({
-        "chi_base": 16, "scale": 16, "rate": 12, "negate": 1, "accumulate": 1,
-        "walk": data.ArrayLayout(code, u.n_lines), "lanes": data.ArrayLayout(code, u.n_lines)})
+        "chi_base": 16, "exponent": signed(16), "rate": 12, "accumulate": 1,
+        "walk": data.ArrayLayout(signed(code), u.n_lines), "lanes": data.ArrayLayout(signed(code), u.n_lines)})
 
 
 class OutputRecorder(wiring.Component):
@@ -105,7 +105,7 @@ class OutputRecorder(wiring.Component):
 class UpdateRecorder(wiring.Component):
     """Records the operands of the UPDATEs of an image.
 
-    Members: ``start, chi_base, rate, negate, accumulate, op``: the command as it is accepted; ``trace_*``: see ``hdl.update_unit``;
+    Members: ``start, chi_base, rate, accumulate, op``: the command as it is accepted; ``trace_*``: see ``hdl.update_unit``;
     ``records, count, taken`` as above, to be emptied only between updates; ``lost``: more than UPDATE_RECORDS without ``taken``.
     """
 
@@ -113,10 +113,10 @@ class UpdateRecorder(wiring.Component):
         self.u = u
         code = 1 + u.outer_bits
         super().__init__({
-            "start": In(1), "op": In(2), "chi_base": In(16), "rate": In(12), "negate": In(1), "accumulate": In(1),
-            "trace_line_stb": In(1), "trace_line": In(range(u.n_lines)), "trace_code": In(code), "trace_lane_stb": In(1),
-            "trace_lane_address": In(range(u.n_lines // u.vector_width)), "trace_lanes": In(code * u.vector_width),
-            "trace_scale": In(16), "taken": In(1),
+            "start": In(1), "op": In(2), "chi_base": In(16), "rate": In(12), "accumulate": In(1),
+            "trace_line_stb": In(1), "trace_line": In(13), "trace_code": In(signed(code)), "trace_lane_stb": In(1),
+            "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(signed(code), u.vector_width)),
+            "trace_exponent": In(signed(10)), "taken": In(1),
             "records": Out(data.ArrayLayout(UpdateRecord(u), UPDATE_RECORDS)), "count": Out(range(UPDATE_RECORDS + 1)), "lost": Out(1),
         })
 
@@ -137,13 +137,12 @@ class UpdateRecorder(wiring.Component):
         for k in range(UPDATE_RECORDS):
             record = self.records[k]
             with m.If(begins & (following == k)):
-                m.d.sync += [record.chi_base.eq(self.chi_base), record.rate.eq(self.rate), record.negate.eq(self.negate),
-                             record.accumulate.eq(self.accumulate), record.walk.eq(0), record.lanes.eq(0)]
+                m.d.sync += [record.chi_base.eq(self.chi_base), record.rate.eq(self.rate), record.accumulate.eq(self.accumulate), record.walk.eq(0)]
             with m.If(index == k):
                 with m.If(self.trace_line_stb):
-                    m.d.sync += [record.as_value()[46:46 + code * u.n_lines].word_select(self.trace_line, code).eq(self.trace_code),
-                                 record.scale.eq(self.trace_scale)]
+                    m.d.sync += [record.walk.as_value().word_select(self.trace_line, code).eq(self.trace_code),
+                                 record.exponent.eq(self.trace_exponent)]
                 with m.If(self.trace_lane_stb):
-                    m.d.sync += record.as_value()[46 + code * u.n_lines:].word_select(
+                    m.d.sync += record.lanes.as_value().word_select(
                         self.trace_lane_address, code * u.vector_width).eq(self.trace_lanes)
         return m

@@ -79,31 +79,24 @@ class Unit:
 
     async def write(self, name, **fields):
         """Write a register by name; fields not named are 0."""
-        register = self.map.registers[name]
-        await self._access(1, register.address, register.pack(**fields))
+        await self._access(1, self.map.address(name), self.map.pack(name, **fields))
 
     async def read(self, name):
-        """Read a register by name."""
-        return await self._access(0, self.map.registers[name].address)
+        """Read a register by name; returns its fields."""
+        return self.map.unpack(name, await self._access(0, self.map.address(name)))
 
     # ---- commands of the backend --------------------------------------------------------------------------------------
 
     async def load(self, instructions, matrices):
         """Write program and descriptors."""
-        program = self.map.program
-        for index, word in enumerate(instructions):
-            for part in range(4):
-                await self._access(1, program.address + 16 * index + 4 * part, word >> 32 * part & 0xFFFFFFFF)
-        for index, d in enumerate(matrices):
-            by_register = {}
-            for field, value in d._asdict().items():
-                name = self.map.matrix_register(index, field)
-                by_register.setdefault(name, {})[field] = value
-            for name, fields in by_register.items():
-                await self.write(name, **fields)
+        writes = self.map.program_writes(instructions)
+        for index, descriptor in enumerate(matrices):
+            writes += self.map.matrix_writes(index, descriptor._asdict())
+        for address, word in writes:
+            await self._access(1, address, word)
         self.matrix_of = {d.chi_base: index for index, d in enumerate(matrices)}
 
-    async def execute(self, entry, loop_count, packets, n_packets_out, evaluating, tick):
+    async def execute(self, entry, loop_count, packets, evaluating, tick):
         """Run a program; returns (output packets as int16 arrays, error, pc)."""
         self.side.begin(tick)
         self.generators = self.side.generators.evaluation if evaluating else self.side.generators.read
@@ -117,24 +110,17 @@ class Unit:
         while not self.done:
             await self._service()
         await self._settle()
-        error, pc = 0, 0
-        if error := self._field("STATUS", "error", await self.read("STATUS")):
-            pc = await self.read("ERROR_PC")
+        error = (await self.read("STATUS"))["error"]
+        pc = (await self.read("ERROR_PC"))["value"]
         return self._packets(), error, pc
 
-    async def counters(self):
-        """All counters, in the order of EVENTS."""
+    async def counters(self, names):
+        """Values of the counters named."""
         values = []
-        for low, high in self.map.counters:
-            value = await self.read(low)
-            values.append(value | await self.read(high) << 32)
+        for name in names:
+            low = (await self.read(f"COUNTER.{name.upper()}.LO"))["value"]
+            values.append(low | (await self.read(f"COUNTER.{name.upper()}.HI"))["value"] << 32)
         return values
-
-    async def time(self):
-        """The counter ``time``."""
-        low, high = self.map.counters[0]
-        value = await self.read(low)
-        return value | await self.read(high) << 32
 
     async def clear_ledger(self, matrices):
         """Start the conservation ledger again."""
@@ -147,10 +133,6 @@ class Unit:
     async def check_conservation(self, chi):
         """Compare the ledger with chi."""
         return self.side.ledger.check(lambda matrix: chi[matrix])
-
-    def _field(self, register, field, value):
-        entry = self.map.registers[register].fields[field]
-        return value >> entry.low & (1 << entry.bits) - 1
 
     # ---- agent --------------------------------------------------------------------------------------------------------
 
@@ -216,16 +198,16 @@ class Unit:
         matrix = self.matrix_of[f.read(bits, "chi_base")]
         d = self.side.ledger.matrices[matrix]
         walk_count, lane_count = (d.rows, d.cols) if d.walk == 0 else (d.cols, d.rows)
-        scale = f.read(bits, "scale")
-        scale -= (scale >> 15) << 16
-        self.side.ledger.record(matrix, self._codes(bits, "walk", walk_count), self._codes(bits, "lanes", lane_count), scale,
-                                f.read(bits, "rate"), f.read(bits, "negate"))
+        exponent = f.read(bits, "exponent")
+        self.side.ledger.record(matrix, self._codes(bits, "walk", walk_count), self._codes(bits, "lanes", lane_count),
+                                exponent - (exponent >> 15 << 16), f.read(bits, "rate"))
 
     def _codes(self, bits, name, count):
-        """Signed operands of the outer product from sign above magnitude."""
-        planes = bits[self.update_fields.ranges[name]].reshape(-1, 1 + self.u.outer_bits)[:count].astype(np.int64)
-        magnitude = planes[:, :-1] @ (1 << np.arange(self.u.outer_bits))
-        return np.where(planes[:, -1] == 1, -magnitude, magnitude)
+        """Signed operands of the outer product."""
+        width = 1 + self.u.outer_bits
+        weights = 1 << np.arange(width)
+        weights[-1] = -weights[-1]
+        return bits[self.update_fields.ranges[name]].reshape(-1, width)[:count].astype(np.int64) @ weights
 
     def _output(self, n_beats):
         head = n_beats <= HEAD_BEATS
@@ -234,7 +216,7 @@ class Unit:
         self.beats += [(content[8 * k:8 * k + 8], lasts[k]) for k in range(n_beats)]
 
     def _packets(self):
-        """Whole packets among the beats received, as int16 elements."""
+        """Whole packets among the beats received, as int16 elements; padding of the last beat is kept."""
         packets, current = [], []
         for content, last in self.beats:
             current.append(content)

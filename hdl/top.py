@@ -23,6 +23,7 @@ from hdl.sequencer import Sequencer
 from hdl.update_unit import UpdateUnit
 from hdl.vector_memory import VectorMemory
 from hdl.vector_unit import VectorUnit
+from model.commands import UpdateOp
 from model.events import EVENTS
 from model.params import UnitParams
 
@@ -130,10 +131,14 @@ class Top(wiring.Component):
                 own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
             ]
         connect(m, read.lines, lines.i)
+        accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [
             read.last.eq(lines.last), read.program_busy.eq(pulses.busy), pulses.hold.eq(read.hold), update.pulse_busy.eq(pulses.busy),
             refresh.code_stb.eq(read.code_stb), refresh.code_index.eq(read.code_index), refresh.code_word.eq(read.code_word),
+            refresh.pulse_busy.eq(pulses.busy),
             refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
+            refresh.fill_stb.eq(accepted & ((op == UpdateOp.CLEAR) | (op == UpdateOp.LOAD))), refresh.fill_value.eq(op == UpdateOp.LOAD),
+            refresh.fill_base.eq(update.i.payload.chi_base), refresh.fill_count.eq(update.i.payload.walk_count),
         ]
         for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):
             m.d.comb += getattr(self.tile, name).eq(getattr(read, name))

@@ -37,11 +37,14 @@ class Driver:
         raise NotImplementedError
 
     def _execute(self, entry: int, loop_count: int, packets: np.ndarray, n_outputs: int, *, evaluating: bool, tick: int):
-        """Run from ``entry`` to HALT, feeding packets (n, bytes) in order; returns (outputs int16 list, error code, pc)."""
+        """Run from ``entry`` to HALT, feeding packets (n, bytes) in order; returns (output packets, error code, pc).
+
+        An output packet is an int16 array and may be padded to whole beats.
+        """
         raise NotImplementedError
 
-    def _counters(self) -> list[int]:
-        """Counters in the order of EVENTS."""
+    def _counters(self, names: tuple[str, ...]) -> list[int]:
+        """Values of the counters named."""
         raise NotImplementedError
 
     def _digest_parts(self) -> list[tuple[str, bytes]]:
@@ -76,7 +79,9 @@ class Driver:
             outputs += self._run_entry(entry, packets[:2 * pairs], pairs)
         if len(packets) % 2:
             outputs += self._run_entry(f"{entry}_one", packets[-1:])
-        return np.array(outputs, np.int16).reshape(len(packets), self.program.n_outputs)
+        if len(outputs) != len(packets):
+            raise UnitError(f"{len(outputs)} output packets for {len(packets)} images")
+        return np.array([output[:self.program.n_outputs] for output in outputs], np.int16).reshape(len(packets), -1)
 
     def chi(self, matrix: int) -> np.ndarray:
         """Accumulator of a matrix by DUMP, (rows, cols) int32."""
@@ -89,7 +94,8 @@ class Driver:
 
     def counters(self) -> dict[str, int]:
         """Every counter by name."""
-        return dict(zip((event.name for event in EVENTS), map(int, self._counters()), strict=True))
+        names = tuple(event.name for event in EVENTS)
+        return dict(zip(names, self._counters(names), strict=True))
 
     def digest(self) -> str:
         """The sha256 over the state of training; layout in ``model.analog.side``."""
@@ -118,7 +124,7 @@ class Driver:
         return outputs
 
     def _time(self):
-        return self._counters()[0]
+        return self._counters(("time",))[0]
 
 
 def _no_packets():

@@ -19,7 +19,7 @@ SAMPLE = 4096
 
 
 @njit(cache=True)
-def record_update(sums, lines, walk_codes, lane_codes, scale, rate, sign, outer_bits, outer_max, update_max):
+def record_update(sums, lines, walk_codes, lane_codes, scale, rate, outer_bits, outer_max, update_max):
     """Add one outer product to ``sums`` int64 (walk lines, lanes), for the lines listed in ``lines``.
 
     walk_codes, lane_codes: signed operands of ``outer_bits``; scale: exponent [log2 chi LSB]; rate: integer learning rate.
@@ -39,7 +39,7 @@ def record_update(sums, lines, walk_codes, lane_codes, scale, rate, sign, outer_
             multiplicand = min(multiplicand, limit)
         if multiplicand == 0:
             continue
-        step = sign if x > 0 else -sign
+        step = 1 if x > 0 else -1
         for lane in range(lane_codes.shape[0]):
             d = lane_codes[lane]
             change = (multiplicand * abs(d) + (1 << outer_bits - 1)) >> outer_bits
@@ -84,10 +84,10 @@ class Ledger:
         """(sums, followed lines, updates, net) for the compiled interpreter; tuples of at least one array."""
         return (tuple(self.sums) or (np.zeros((0, 0), np.int64),), tuple(self.lines) or (np.zeros(0, np.int64),), self.updates, self.net)
 
-    def record(self, matrix, walk_codes, lane_codes, scale, rate, negate):
+    def record(self, matrix, walk_codes, lane_codes, scale, rate):
         """Account for one UPDATE (accumulate) of a matrix with the recorded operands."""
         self.updates[matrix] += 1
-        record_update(self.sums[matrix], self.lines[matrix], walk_codes, lane_codes, scale, rate, -1 if negate else 1,
+        record_update(self.sums[matrix], self.lines[matrix], walk_codes, lane_codes, scale, rate,
                       self.u.outer_bits, self.u.outer_max, self.u.update_max)
 
     def thin(self):

@@ -4,6 +4,7 @@ import numpy as np
 from model.analog.side import AnalogSide
 from model.digital import host_stream, sequencer, vector_unit
 from model.driver import Driver
+from model.events import INDEX
 from model.isa import Opcode
 from model.params import Params
 
@@ -48,8 +49,8 @@ class ModelBackend(Driver):
         words = self.unit.chi[d.chi_base:d.chi_base + lines * d.words_per_line]
         return host_stream.dump_packet(self.constants, words).view("<i2")
 
-    def _counters(self):
-        return self.unit.counters.tolist()
+    def _counters(self, names):
+        return [int(self.unit.counters[INDEX[name]]) for name in names]
 
     def _digest_parts(self):
         return self.side.digest_parts()

@@ -184,11 +184,12 @@ def _record(u, command, vec, exponents, sums, lines, operands):
     """Recompute an UPDATE in the ledger, from the vectors it is about to read."""
     walk, lanes = operands[0, :command.walk_count], operands[1, :command.lane_count]
     for k in range(command.walk_count):
-        walk[k] = _operand(u, vec[command.walk_src * u.vector_width + k], command.walk_shift)
+        code = _operand(u, vec[command.walk_src * u.vector_width + k], command.walk_shift)
+        walk[k] = -code if command.negate else code
     for k in range(command.lane_count):
         lanes[k] = _operand(u, vec[command.lane_src * u.vector_width + k], command.lane_shift)
-    record_update(sums, lines, walk, lanes, exponents[command.e] + command.exponent, command.rate, -1 if command.negate else 1,
-                  u.outer_bits, u.outer_max, u.update_max)
+    record_update(sums, lines, walk, lanes, exponents[command.e] + command.exponent, command.rate, u.outer_bits, u.outer_max,
+                  u.update_max)
 
 
 @njit(cache=True)
