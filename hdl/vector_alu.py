@@ -11,9 +11,9 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp; "common" is b[0] when `
     stage 2  f >> setup.shift with its rounding bit, clipped to 17 bit
     stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
     stage 4  LUT only: the table's entry
-    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when it is full or last
+    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last
 
-Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In (elements),
+Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In,
 ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
 ``clipped`` Out (per lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
 Timing: a step in cycle t gives its result in cycle t + 2; LUT: t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in
@@ -157,7 +157,8 @@ class VectorAlu(wiring.Component):
         exact, last3, valid3 = Signal(width), Signal(), Signal()
         m.d.comb += self.o.mask.eq(Mux(is_reduction, 1, Mux(self.o.last, tail_mask, -1)))
         for lane in range(width):
-            rounded, scaled = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(signed(u.line_bits + 1), name=f"scaled_{lane}")
+            rounded = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}")
+            scaled = Signal(signed(u.line_bits + 1), name=f"scaled_{lane}")
             entry = table.read_port()
             m.d.comb += [
                 rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits)),

@@ -1,7 +1,7 @@
 """The vector unit: elementwise operations, tables, reductions, shared-exponent scaling, strided copies, output packets.
 
-A command (``VectorCommand``, operations ``VectorOp`` of ``model/isa.py``) reads words of the vector memory on ``a`` and ``b``, sends
-them through the lanes (``hdl/vector_alu.py``) and writes the results on ``w``; an incomplete last word is written under a mask.
+A command (``VectorCommand``, operations ``VectorOp`` of ``model/isa.py``) reads words of the vector memory on ``a`` and ``b``,
+sends them through the lanes (``hdl/vector_alu.py``) and writes the results on ``w``; an incomplete last word is written under a mask.
 ``dst`` may equal ``a`` or ``b`` or lie below them; ranges that overlap with ``dst`` above an operand are not supported. GATHER's
 ranges must not overlap; its source wraps around the memory. ELEMENT's b is read once, before anything is written.
 
@@ -9,9 +9,9 @@ ranges must not overlap; its source wraps around the memory. ELEMENT's b is read
 uses, is the bit length of max |r|. So SCALE needs no pass of its own. EMIT puts the words on ``o``; elements beyond ``count``
 in its last word are undefined. Required: count, count0, count1 >= 1, operands inside the memory, lut < n_luts, a defined op.
 
-Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature), ``w`` Out(VectorWriteSignature), ``o`` Out(WordStream),
-``exponents`` Out(8 x signed(8)), ``lut_write`` In(LutWriteSignature), ``active`` Out(1): must be clocked in this cycle,
-``host_stall`` Out(1): a word waits on ``o``, ``events`` Out(vector_saturations comes one cycle after its word).
+Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature), ``w`` Out(VectorWriteSignature),
+``o`` Out(WordStream), ``exponents`` Out(8 x signed(8)), ``lut_write`` In(LutWriteSignature), ``active`` Out(1): must be clocked
+in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vector_saturations comes one cycle after its word).
 
 Timing [cycles], N = ceil(count / vector_width), R = floor(log2(vector_width) / 2) + 1; one word per cycle
     ADD SUB MUL MAX COMPARE SHL    N + 3
@@ -40,7 +40,7 @@ __all__ = ["VectorUnit"]
 
 
 def _Place(u: UnitParams):
-    """Layout of the fetch state: word addresses and words left; GATHER's element, row start, counts left, position in the word."""
+    """Layout of the fetch state: word addresses, words left; GATHER's element, row start, counts left, position in the word."""
     return data.StructLayout({
         "a": range(u.vector_words), "b": range(u.vector_words), "left": 13, "element": 18, "row": 18, "left0": 12, "left1": 12,
         "pos": range(u.vector_width), "count0": 12, "stride0": signed(16), "stride1": signed(16)})
@@ -111,7 +111,8 @@ class VectorUnit(wiring.Component):
                 m.d.comb += [after.element.eq(now.element + now.stride0), after.left0.eq(now.left0 - 1)]
             with m.Else():
                 row = now.row + now.stride1
-                m.d.comb += [after.element.eq(row), after.row.eq(row), after.left0.eq(now.count0 - 1), after.left1.eq(now.left1 - 1)]
+                m.d.comb += [after.element.eq(row), after.row.eq(row)]
+                m.d.comb += [after.left0.eq(now.count0 - 1), after.left1.eq(now.left1 - 1)]
         with m.If(start | issue):
             m.d.sync += [kept.eq(after), running.eq(~(start & new_is[VectorOp.SET_EXPONENT]) & ~(issue & last))]
         with m.If(issue & last & now_gather):
@@ -136,7 +137,8 @@ class VectorUnit(wiring.Component):
             m.d.sync += self.o.valid.eq(0)
         m.d.comb += [
             self.o.payload.elements.eq(self.a.data), self.o.payload.last.eq(step.last),
-            self.o.payload.count.eq(Mux(step.last, setup.tail + 1, u.vector_width)), self.host_stall.eq(self.o.valid & ~self.o.ready),
+            self.o.payload.count.eq(Mux(step.last, setup.tail + 1, u.vector_width)),
+            self.host_stall.eq(self.o.valid & ~self.o.ready),
         ]
 
         # Results.
@@ -155,7 +157,8 @@ class VectorUnit(wiring.Component):
         written = [Signal(signed(u.element_bits), name=f"written_{lane}", reset_less=True) for lane in range(u.vector_width)]
         m.d.sync += pending.eq(self.w.en & (op <= VectorOp.PEAK_MAX))
         with m.If(self.w.en & (op <= VectorOp.PEAK_MAX)):
-            m.d.sync += [signal.eq(Mux(keep, value, 0)) for signal, keep, value in zip(written, self.w.mask, self.w.data, strict=True)]
+            lanes = zip(written, self.w.mask, self.w.data, strict=True)
+            m.d.sync += [signal.eq(Mux(keep, value, 0)) for signal, keep, value in lanes]
         with m.If(start & (new.op <= VectorOp.PEAK_MAX)):
             m.d.sync += peak.eq(0)
         with m.Elif(pending):

@@ -124,8 +124,8 @@ def naive(u, c, vec, luts, exponents, peak_max):
     vec, exponents, out = [int(v) for v in vec], [int(e) for e in exponents], vec.tolist()
     w, op = u.vector_width, VectorOp(c.op)
     a = vec[c.a * w:c.a * w + c.count]
-    b = {BKind.VECTOR: vec[c.b * w:c.b * w + c.count], BKind.ELEMENT: [vec[c.b * w]] * c.count, BKind.IMMEDIATE: [c.imm] * c.count}[
-        BKind(c.b_kind)]
+    b = {BKind.VECTOR: vec[c.b * w:c.b * w + c.count], BKind.ELEMENT: [vec[c.b * w]] * c.count,
+         BKind.IMMEDIATE: [c.imm] * c.count}[BKind(c.b_kind)]
 
     def rounded(value, shift):
         return floor(Fraction(value) / Fraction(2) ** shift + Fraction(1, 2))
@@ -133,7 +133,7 @@ def naive(u, c, vec, luts, exponents, peak_max):
     def clip(value, low=-32768, high=32767):
         return min(max(value, low), high)
 
-    values, saturating, keeps_peak = [], True, False
+    values, keeps_peak = [], False
     if op is VectorOp.ADD:
         values = [rounded(x + y, c.shift) for x, y in zip(a, b, strict=True)]
     elif op is VectorOp.SUB:
@@ -162,7 +162,8 @@ def naive(u, c, vec, luts, exponents, peak_max):
         elif op is VectorOp.SET_EXPONENT:
             exponents[c.e_dst] = (c.imm + 128) % 256 - 128
         elif op is VectorOp.GATHER:
-            values = [vec[(c.element + i * c.stride1 + j * c.stride0) % len(vec)] for i in range(c.count1) for j in range(c.count0)]
+            values = [vec[(c.element + i * c.stride1 + j * c.stride0) % len(vec)]
+                      for i in range(c.count1) for j in range(c.count0)]
     results = [clip(value) for value in values]
     out[c.dst * w:c.dst * w + len(results)] = results
     clipped = sum(x != y for x, y in zip(values, results, strict=True))
@@ -177,8 +178,8 @@ def every_command(rng):
         inner = int(rng.choice([1, count]))
         commands.append(command(
             op, a=a, b=b, dst=rng.choice([a, b, dst]) if op is not VectorOp.GATHER else dst, b_kind=kind, count=count,
-            shift=rng.choice([0, 1, 7, 8, 15] if op is VectorOp.SHL else [0, 0, 1, 7, 16, 31]), imm=rng.choice(CORNERS), lut=rng.integers(2),
-            e_dst=rng.integers(8), e_src=rng.integers(8), **_source(rng, dst, inner, count // inner)))
+            shift=rng.choice([0, 1, 7, 8, 15] if op is VectorOp.SHL else [0, 0, 1, 7, 16, 31]), imm=rng.choice(CORNERS),
+            lut=rng.integers(2), e_dst=rng.integers(8), e_src=rng.integers(8), **_source(rng, dst, inner, count // inner)))
     return [commands[k] for k in rng.permutation(len(commands))]
 
 
@@ -223,7 +224,8 @@ def test_rtl_is_the_twin_at_other_widths(width):
 
 def test_scale_at_every_peak():
     """Every bit length of peak, both signs and the powers of two around it; also a vector that peak does not describe."""
-    peaks = sorted({max(min(sign * (2 ** bits + off), 32767), -32768) for bits in range(16) for off in (-1, 0, 1) for sign in (1, -1)})
+    peaks = sorted({
+        max(min(sign * (2 ** bits + offset), 32767), -32768) for bits in range(16) for offset in (-1, 0, 1) for sign in (1, -1)})
     commands = []
     for value in peaks:
         commands += [

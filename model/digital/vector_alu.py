@@ -49,7 +49,7 @@ def lut_index(lut_bits, a, shift):
 
 @njit(cache=True)
 def scale_shift(line_bits, peak):
-    """n of SCALE: the right shift (negative: left) that brings ``peak`` to ``line_bits`` bits; 0 for peak 0."""
+    """The n of SCALE: the right shift (negative: left) that brings ``peak`` to ``line_bits`` bits; 0 for peak 0."""
     return 0 if peak == 0 else max(bit_length(peak) - line_bits, -15)
 
 

@@ -17,7 +17,15 @@ from numba import njit
 
 from model.digital.arith import round_shift, sat
 from model.digital.vector_alu import (
-    ELEMENT_MAX, ELEMENT_MIN, combine, f, lut_index, reduce_stages, sat16, scale_element, scale_shift,
+    ELEMENT_MAX,
+    ELEMENT_MIN,
+    combine,
+    f,
+    lut_index,
+    reduce_stages,
+    sat16,
+    scale_element,
+    scale_shift,
 )
 from model.events import INDEX
 from model.isa import BKind, VectorOp
