@@ -1,7 +1,7 @@
 """The vector unit: elementwise operations, tables, reductions, shared-exponent scaling, strided copies, output packets.
 
 A command (``VectorCommand``, operations ``VectorOp`` of ``model/isa.py``) reads words of the vector memory on ``a`` and ``b``,
-sends them through the lanes (``hdl/vector_alu.py``) and writes the results on ``w``; an incomplete last word is written under a mask.
+sends them through the lanes (``hdl/vector_alu.py``) and writes the results on ``w``; a partial last word under a mask.
 ``dst`` may equal ``a`` or ``b`` or lie below them; ranges that overlap with ``dst`` above an operand are not supported. GATHER's
 ranges must not overlap; its source wraps around the memory. ELEMENT's b is read once, before anything is written.
 
