@@ -151,16 +151,16 @@ def _train(options: Options, open_backend: OpenBackend, compile_program: Compile
         directory.write_json("params.json", {"experiment": experiment.as_dict(), "backend": options.backend})
         console.print(f"{data.name} from {data.source}, layers {experiment.layers_text}, seed {experiment.seed}, "
                       f"backend {options.backend}", highlight=False, markup=False, soft_wrap=True)
-        backend = open_backend(options.backend, experiment, directory.path / "waves.fst" if options.waves else None)
-        try:
-            with Display(console) as display:
+        with Display(console) as display:
+            backend = open_backend(options.backend, experiment, directory.path / "waves.fst" if options.waves else None)
+            try:
                 def record(entry: dict):
                     directory.record(entry)
                     display.record(entry)
 
                 result = run(experiment, data, backend, compile_program, record)
-        finally:
-            backend.close()
+            finally:
+                backend.close()
         directory.commit(result)
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:
