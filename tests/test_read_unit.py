@@ -224,8 +224,8 @@ def test_rtl_idle_stall_busy(idle, stall, busy):
     commands = [*corner_commands(u), *random_commands(u, 40, seed=3)]
     vec = operands(u, 4)
     gated = busy == "none"
-    vec_out, times, windows, events = run_twin(u, commands, vec, Tile(u, convert_cycles=1))
-    rtl_vec, rtl_times, rtl_windows, rtl_events = run_rtl(u, commands, vec, Tile(u, convert_cycles=1), idle, stall, busy, gated)
+    vec_out, times, windows, events = run_twin(u, commands, vec, Tile(u, convert_cycles=2))
+    rtl_vec, rtl_times, rtl_windows, rtl_events = run_rtl(u, commands, vec, Tile(u, convert_cycles=2), idle, stall, busy, gated)
     assert (rtl_vec, rtl_windows) == (vec_out, windows)
     phases = 2 if stall == "none" else 4                            # codes that come late lengthen convert and readout
     assert (rtl_events[:2], rtl_events[phases:]) == (events[:2], events[phases:])
