@@ -19,7 +19,7 @@ from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, Experiment, default_
 from model.params import Params, ParamsError, UnitParams
 from model.program import CapacityError, compile_experiment
 from model.progress import Display, print_summary
-from model.run_directory import RunDirectory
+from model.run_directory import RunDirectory, uninterrupted
 from model.trainer import run
 
 __all__ = ["BACKENDS", "compile_product", "main", "open_product_backend"]
@@ -160,7 +160,8 @@ def _train(options: Options, open_backend: OpenBackend, compile_program: Compile
 
                 result = run(experiment, data, backend, compile_program, record)
             finally:
-                backend.close()
+                with uninterrupted():
+                    backend.close()
         directory.commit(result)
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:

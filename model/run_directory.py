@@ -11,12 +11,24 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from model.curve import draw_curve
 from model.errors import InputError
 
-__all__ = ["RunDirectory"]
+__all__ = ["RunDirectory", "uninterrupted"]
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C inside: a second one must not stop the clean-up half-way."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class RunDirectory:
@@ -47,13 +59,10 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_):
-        """Discard what is left; a second Ctrl-C must not stop half-way."""
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        """Discard what is left."""
+        with uninterrupted():
             self.log.close()
             shutil.rmtree(self.path, ignore_errors=True)
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
     def record(self, entry: dict):
         """Append a record to ``log.jsonl``; progress of an evaluation is left out."""
@@ -71,11 +80,8 @@ class RunDirectory:
         self.write_json("result.json", result)
         draw_curve(self.records, result, self.path / "curve.png")
         self.log.close()
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with uninterrupted():
             self._rename()
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
     def _rename(self):
         if not self.target.exists():
