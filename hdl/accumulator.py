@@ -115,7 +115,7 @@ class Accumulator(wiring.Component):
 
         due = Signal(self.banks)
         bank_clips = Signal(data.ArrayLayout(range(u.vector_width + 1), self.banks))
-        m.d.sync += self.saturations_stb.eq(go & self.write_valid & ~self.threshold)
+        m.d.sync += self.saturations_stb.eq(go & self.write_valid & ~self.threshold & ~self.clear & ~self.loading)
         m.d.comb += [
             self.pulse_valid.eq(due.any()),
             self.saturations.eq(Mux(self.saturations_stb, sum(bank_clips), 0)),

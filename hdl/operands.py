@@ -1,0 +1,154 @@
+"""Operand fetch of UPDATE: vector memory words to operand codes, lane codes into a register, walk words to the walker.
+
+Contract, per element v of a vector with right shift ``shift`` (the line code, then its top bits, rounded):
+
+    mag  = min(|v| >> shift, line_max)
+    code = min((mag + (1 << line_bits - outer_bits >> 1)) >> (line_bits - outer_bits), outer_max), with the sign of v
+
+Codes are packed outer_bits + 1 bits each: magnitude below sign. Positions from ``count`` on have code 0.
+
+Order of the words: walk words until one with a non-zero code was seen (or all are fetched), lane words, the other walk words.
+So leading empty words and the walker's latency hide behind the lane words. At most 4 = FIFO depth non-empty walk words come before
+the lane words, so lanes never wait for the walker, which waits for them.
+
+``sweep``: nothing is read; every position below ``walk_count`` is walked, with code 0, and no lanes are loaded.
+
+Stages (``go`` high, walker not blocked): address | data, |v| | shift, clip, round | walk word offered. The read port holds its data.
+
+Timing: one word per cycle; lane codes are in the register 3 moving cycles after their address, walk words are offered then.
+Source: design choice.
+"""
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.ports import UpdateCommand, VectorReadSignature
+from model.params import UnitParams
+
+__all__ = ["Operands", "WalkWord", "quantise"]
+
+
+def WalkWord(u: UnitParams):
+    """A word of walk codes: ``mask`` marks the elements to walk, ``index`` is its place in the vector."""
+    return data.StructLayout({
+        "codes": u.vector_width * (u.outer_bits + 1), "mask": u.vector_width, "index": 13 - (u.vector_width.bit_length() - 1)})
+
+
+def quantise(u: UnitParams, magnitude, shift):
+    """Operand magnitude of |v| (16 bit), and whether it is not 0."""
+    shifted, cut = magnitude >> shift, u.line_bits - u.outer_bits
+    line = Mux(shifted[u.line_bits:].any(), u.line_max, shifted[:u.line_bits])
+    if cut == 0:
+        return line, shifted.any()
+    rounded = (line + (1 << cut >> 1)) >> cut
+    return Mux(rounded > u.outer_max, u.outer_max, rounded)[:u.outer_bits], shifted[cut - 1:].any()
+
+
+class Operands(wiring.Component):
+    """See the module.
+
+    Members
+    -------
+    start : In(1)
+        A command begins: its counts are taken, lane codes are cleared. ``sweep``: see the module; both with ``i``.
+    i : In(UpdateCommand(u))
+        The command, with ``start``; ``command``: In, the same, stable from the next cycle to its end.
+    go : In(1)
+        The unit moves.
+    vector : Out(VectorReadSignature(u))
+        Read port "update" of the vector memory.
+    o_walk : Out(stream.Signature(WalkWord(u)))
+        Walk words; words with an empty mask included.
+    lane_codes : Out
+        Codes of all positions of the lane axis, packed, position 0 first. ``lanes_loaded``: complete.
+    idle : Out(1)
+        Everything is fetched and handed over.
+    trace_lane_stb, trace_lane_address, trace_lanes : Out
+        For recorders: the signed codes of lane word ``trace_lane_address``, in the cycle they are loaded.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        self.code_bits = u.outer_bits + 1
+        super().__init__({
+            "start": In(1), "sweep": In(1), "i": In(UpdateCommand(u)), "command": In(UpdateCommand(u)), "go": In(1),
+            "vector": Out(VectorReadSignature(u)), "o_walk": Out(stream.Signature(WalkWord(u))),
+            "lane_codes": Out(u.n_lines * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
+            "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
+            "trace_lanes": Out(data.ArrayLayout(signed(self.code_bits), u.vector_width)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u, width, command, code_bits = self.u, self.u.vector_width, self.command, self.code_bits
+        tag = data.StructLayout({"valid": 1, "lane": 1, "index": 13, "span": range(width + 1)})
+
+        # address: walk words, lane words, the other walk words
+        walk_left, lane_left = Signal(13), Signal(13)
+        walk_index, lane_index = Signal(13), Signal(13)
+        sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal()
+        fetched, held = Signal(tag), Signal(tag)
+        left = Mux(take_lane, lane_left, walk_left)
+        m.d.comb += [
+            move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
+            take_lane.eq((lane_left != 0) & (found | (walk_left == 0))),
+            take_walk.eq((walk_left != 0) & ~take_lane),
+            self.vector.en.eq(move & (take_lane | take_walk) & ~sweep),
+            self.vector.addr.eq(Mux(take_lane, command.lane_src + lane_index, command.walk_src + walk_index)),
+        ]
+        with m.If(move):
+            with m.If(take_lane):
+                m.d.sync += [lane_index.eq(lane_index + 1), lane_left.eq(Mux(lane_left > width, lane_left - width, 0))]
+            with m.If(take_walk):
+                m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(Mux(walk_left > width, walk_left - width, 0))]
+            m.d.sync += [
+                fetched.valid.eq(take_lane | take_walk), fetched.lane.eq(take_lane),
+                fetched.index.eq(Mux(take_lane, lane_index, walk_index)), fetched.span.eq(Mux(left > width, width, left)),
+                held.eq(fetched),
+            ]
+
+        # |v|, 0 beyond the vector | code
+        codes, walked = Signal(width * code_bits), Signal(width)
+        for k in range(width):
+            value = self.vector.data[k]
+            inside = (fetched.span > k) & ~sweep
+            negative, magnitude = Signal(name=f"negative{k}"), Signal(u.element_bits, name=f"magnitude{k}")
+            with m.If(move):
+                m.d.sync += [negative.eq(value[-1] & inside),
+                             magnitude.eq(Mux(inside, Mux(value[-1], -value, value)[:u.element_bits], 0))]
+            code, nonzero = quantise(u, magnitude, Mux(held.lane, command.lane_shift, command.walk_shift))
+            m.d.comb += [codes.word_select(k, code_bits).eq(Cat(code, negative)),
+                         walked[k].eq(Mux(sweep, held.span > k, nonzero))]
+
+        # lane words into their register, walk words to the walker
+        load_lane = Signal()
+        m.d.comb += load_lane.eq(move & held.valid & held.lane)
+        for word in range(u.n_lines // width):
+            lanes = Signal(width * code_bits, name=f"lanes{word}")
+            m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
+            with m.If(self.start):
+                m.d.sync += lanes.eq(0)
+            with m.Elif(load_lane & (held.index == word)):
+                m.d.sync += lanes.eq(codes)
+        walk = self.o_walk.payload
+        with m.If(move):
+            m.d.sync += [self.o_walk.valid.eq(held.valid & ~held.lane), walk.codes.eq(codes), walk.mask.eq(walked),
+                         walk.index.eq(held.index)]
+            with m.If(self.o_walk.valid & walk.mask.any()):
+                m.d.sync += found.eq(1)
+
+        m.d.comb += [
+            self.lanes_loaded.eq((lane_left == 0) & ~(fetched.valid & fetched.lane) & ~(held.valid & held.lane)),
+            self.idle.eq((walk_left == 0) & ~fetched.valid & ~held.valid & ~self.o_walk.valid & self.lanes_loaded),
+            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(held.index),
+        ]
+        for k in range(width):
+            code = codes.word_select(k, code_bits)
+            m.d.comb += self.trace_lanes[k].eq(Mux(code[-1], -code[:-1], code[:-1]))
+
+        with m.If(self.start):
+            m.d.sync += [
+                walk_left.eq(self.i.walk_count), lane_left.eq(Mux(self.sweep, 0, self.i.lane_count)), sweep.eq(self.sweep),
+                walk_index.eq(0), lane_index.eq(0), found.eq(0), fetched.valid.eq(0), held.valid.eq(0), self.o_walk.valid.eq(0),
+            ]
+        return m

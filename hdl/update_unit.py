@@ -1,0 +1,253 @@
+"""Update unit: outer product, chi accumulator, threshold; CLEAR, DUMP and LOAD of chi.
+
+A command works on the chi words of lines 0 .. walk_count - 1 of a matrix, line by line, groups of a line in order:
+word chi_base + line * words_per_line + group holds positions group * lanes .. of the lane axis. One word per cycle.
+
+UPDATE  for every line whose walk code is not 0 (``accumulate`` = 0: every line, U = 0): chi += U, then with ``threshold`` whole
+        eps leave as SET pulses (``hdl.outer_product``, ``hdl.accumulator``, ``hdl.operands``). A due word becomes one command
+        on ``o_pulse``, in walk order; the pipeline holds until it is taken. Without ``threshold`` chi is clipped at +-chi_max.
+        It ends when all words are written, all pulse commands handed over, and ``pulse_busy`` is low.
+CLEAR   every word becomes 0.
+DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream words of sign-extended elements (``count``: lanes in
+        it; the rest is 0); one packet, ``last`` at its end.
+LOAD    the inverse, from ``i_load``: elements are clipped to +-chi_max; elements beyond the lane axis are dropped, so they never
+        pulse a cell outside the matrix. A stream word with ``count`` 0 begins the packet anew. ``last`` is not looked at.
+
+Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse. All stages
+move together; they hold while a pulse command waits, while a DUMP or LOAD word takes its stream words, and in ``host_stall``. The stages
+up to "read" also hold until the lane codes are loaded. A word is visited once in a command and a command starts on an empty pipeline.
+
+Ports
+-----
+i : In(stream.Signature(UpdateCommand(u)))
+    Commands; ``ready`` when idle.
+vector, exponents : vector memory port "update"; E registers, sampled when the command is accepted.
+o_pulse, pulse_busy : to and from the pulse generator.
+o_dump, i_load : streams of words, see above.
+active : Out(1)
+    Must be clocked in this cycle. ``host_stall``: nothing but the host is waited for (cycles not counted as unit time).
+events : Out(StructLayout)
+    As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command.
+trace_* : for recorders (with ``trace_valid``-style strobes, in cycles in which the unit moves):
+    trace_line_stb, trace_line, trace_code: one per walked line of an accumulating UPDATE; the code is signed and has ``negate`` applied.
+    trace_lane_stb, trace_lane_address, trace_lanes: signed lane codes, one vector word, before the first walked line.
+    trace_exponent (s = E[e] + exponent), trace_rate, trace_chi_base: of the running command.
+
+Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
+With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
+g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
+    UPDATE  w0 + L + 7 (phase_lanes, L >= 4)  +  n g + 3  +  cycles held by the pulse generator
+    CLEAR   walk_count g + 14        DUMP, LOAD   walk_count g ceil(lanes / vector_width) + 14
+Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
+"""
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.accumulator import Accumulator
+from hdl.operands import Operands
+from hdl.outer_product import OuterProduct
+from hdl.ports import PulseCommand, UpdateCommand, VectorReadSignature, WordStream
+from hdl.walker import Walker
+from model.commands import UpdateOp
+from model.isa import N_EXPONENTS, Kind
+from model.params import UnitParams
+
+__all__ = ["UpdateUnit"]
+
+
+class UpdateUnit(wiring.Component):
+    """See the module's data sheet."""
+
+    def __init__(self, u: UnitParams):
+        if u.chi_bits > u.element_bits:
+            raise ValueError(f"chi_bits = {u.chi_bits}: DUMP and LOAD carry at most {u.element_bits} bits")
+        self.u = u
+        self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
+        self.accumulator = Accumulator(u)
+        super().__init__({
+            "i": In(stream.Signature(UpdateCommand(u))), "vector": Out(VectorReadSignature(u)),
+            "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
+            "o_pulse": Out(stream.Signature(PulseCommand(u))), "pulse_busy": In(1),
+            "o_dump": Out(WordStream(u)), "i_load": In(WordStream(u)),
+            "active": Out(1), "host_stall": Out(1),
+            "events": Out(data.StructLayout({
+                "phase_lanes": 1, "phase_update": 1, "phase_program": 1, "phase_chi": 1, "chi_rmw": 1, "chi_words": 1,
+                "lines_walked": 1, "lines_skipped": 13, "update_clips": 1, "chi_saturations": range(u.lanes + 1)})),
+            "trace_line_stb": Out(1), "trace_line": Out(13), "trace_code": Out(signed(u.outer_bits + 1)),
+            "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
+            "trace_lanes": Out(data.ArrayLayout(signed(u.outer_bits + 1), u.vector_width)),
+            "trace_exponent": Out(signed(10)), "trace_rate": Out(12), "trace_chi_base": Out(16),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u, width = self.u, self.u.vector_width
+        m.submodules.operands = operands = self.operands
+        m.submodules.walker = walker = self.walker
+        m.submodules.outer_product = outer = self.outer_product
+        m.submodules.accumulator = chi = self.accumulator
+
+        # command
+        command, busy, accept = Signal(UpdateCommand(u)), Signal(), Signal()
+        exponent = Signal(signed(10))
+        is_update, is_clear, is_dump, is_load, sweep = Signal(), Signal(), Signal(), Signal(), Signal()
+        new = self.i.payload
+        m.d.comb += [
+            self.i.ready.eq(~busy), accept.eq(self.i.valid & ~busy),
+            is_update.eq(command.op == UpdateOp.UPDATE), is_clear.eq(command.op == UpdateOp.CLEAR),
+            is_dump.eq(command.op == UpdateOp.DUMP), is_load.eq(command.op == UpdateOp.LOAD),
+            sweep.eq(~is_update | ~command.accumulate),
+            self.active.eq(self.i.valid | busy | chi.saturations_stb),
+        ]
+        with m.If(accept):
+            m.d.sync += [command.eq(new), busy.eq(1), exponent.eq(self.exponents[new.e] + new.exponent)]
+
+        # movement: one enable for everything
+        go, front_go, pulse_hold, stream_hold = Signal(), Signal(), Signal(), Signal()
+        taking, restart, forget = Signal(), Signal(), Signal()    # LOAD: waits for a word; begins anew; words of before to forget
+        place, place_last = Signal(range(max(2, chi.banks))), Signal()
+        m.d.comb += [
+            taking.eq(is_load & chi.write_valid & ~forget), place_last.eq(place == chi.banks - 1),
+            pulse_hold.eq(self.o_pulse.valid & ~self.o_pulse.ready),
+            stream_hold.eq(~place_last & ((is_dump & chi.sum_valid) | taking)),
+            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (taking & ~self.i_load.valid)),
+            go.eq(busy & ~pulse_hold & ~stream_hold & ~self.host_stall),
+        ]
+
+        # operands and walker
+        m.d.comb += [
+            operands.start.eq(accept | restart), walker.start.eq(accept | restart),
+            operands.i.eq(Mux(restart, command.as_value(), new.as_value())),
+            operands.sweep.eq(restart | (new.op != UpdateOp.UPDATE) | ~new.accumulate),
+            operands.command.eq(command), operands.go.eq(go),
+            walker.move.eq(go), walker.go.eq(front_go), walker.groups.eq(command.words_per_line),
+        ]
+        wiring.connect(m, operands.o_walk, walker.i)
+        wiring.connect(m, wiring.flipped(self.vector), operands.vector)
+
+        # the line's stages beside the outer product: multiply | shift | clip | treble; the last one's result is in "read"
+        place_shape = walker.group.shape()
+        stage = data.StructLayout({"valid": 1, "line": 13, "group": place_shape, "negative": 1, "address": 16})
+        front = [Signal(stage, name=f"front{n}") for n in range(4)]
+        read = front[-1]
+        m.d.comb += [
+            front_go.eq(go & (~read.valid | operands.lanes_loaded)),
+            outer.go.eq(front_go), outer.exponent.eq(exponent), outer.rate.eq(command.rate), outer.code.eq(walker.code),
+        ]
+        with m.If(front_go):
+            m.d.sync += [
+                front[0].valid.eq(walker.valid), front[0].line.eq(walker.line), front[0].group.eq(walker.group),
+                front[0].negative.eq(walker.negative ^ command.negate),
+                front[0].address.eq(walker.line * command.words_per_line[:walker.groups_max.bit_length()]),
+                front[1].eq(front[0]), front[1].address.eq(front[0].address + command.chi_base),
+                front[2].eq(front[1]), front[2].address.eq(front[1].address + front[1].group),
+                front[3].eq(front[2]),
+            ]
+
+        # lanes of the group
+        lane_bits = u.lanes * (u.outer_bits + 1)
+        with m.Switch(read.group):
+            for group in range(walker.groups_max):
+                with m.Case(group):
+                    m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
+        m.d.comb += [
+            chi.go.eq(go), chi.valid.eq(read.valid & operands.lanes_loaded), chi.address.eq(read.address),
+            chi.multiplicand.eq(outer.multiplicand), chi.treble.eq(outer.treble), chi.line_negative.eq(read.negative),
+            chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.loading.eq(is_load),
+        ]
+
+        # line and group in the stages behind; pulses
+        where = data.StructLayout({"line": 13, "group": place_shape})
+        adding, writing, pulsing = Signal(where), Signal(where), Signal(where)
+        with m.If(go):
+            m.d.sync += [adding.line.eq(read.line), adding.group.eq(read.group), writing.eq(adding), pulsing.eq(writing)]
+        pulse = self.o_pulse.payload
+        m.d.comb += [
+            self.o_pulse.valid.eq(chi.pulse_valid), pulse.tile.eq(command.tile), pulse.walk.eq(command.walk),
+            pulse.line.eq(command.walk_first + pulsing.line), pulse.first.eq(command.lane_first + pulsing.group * u.lanes),
+            pulse.kind.eq(Kind.SET), pulse.dirty.eq(command.chi_base + pulsing.line),
+            pulse.counts.eq(chi.counts), pulse.negative.eq(chi.negative),
+        ]
+
+        # what is left to do
+        front_empty, fed, empty = Signal(), Signal(), Signal()
+        m.d.comb += [
+            front_empty.eq(~Cat(one.valid for one in front).any()), fed.eq(operands.idle & walker.idle & front_empty),
+            empty.eq(fed & ~chi.sum_valid & ~chi.write_valid),
+        ]
+        with m.If(busy & empty & ~self.o_pulse.valid & ~self.pulse_busy & ~self.o_dump.valid & ~forget):
+            m.d.sync += busy.eq(0)
+
+        # DUMP: banks of the word in "multiply-add", one a cycle
+        dump = is_dump & chi.sum_valid & ~self.host_stall
+        dumped = chi.word.word_select(place, width * u.chi_bits)
+        with m.If(dump):
+            m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
+                         self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi.banks - 1) * width, width))]
+            for k in range(width):
+                m.d.sync += self.o_dump.payload.elements[k].eq(dumped.word_select(k, u.chi_bits).as_signed())
+        with m.Elif(self.o_dump.ready):
+            m.d.sync += self.o_dump.valid.eq(0)
+
+        # LOAD: banks of the word in "threshold"; ``left``: positions from the stream word's first to the end of the lane axis
+        left, group_left = Signal(signed(15)), Signal(signed(15))
+        load = Signal()
+        last_group = writing.group + 1 == command.words_per_line
+        m.d.comb += [
+            self.i_load.ready.eq(taking), load.eq(taking & self.i_load.valid & (self.i_load.payload.count != 0)),
+            restart.eq(taking & self.i_load.valid & (self.i_load.payload.count == 0)),
+            chi.load_en.eq(load), chi.load_bank.eq(place),
+        ]
+        for k in range(width):
+            element = self.i_load.payload.elements[k]
+            clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
+            inside = (left > k) & ~(place_last & (k >= u.lanes - (chi.banks - 1) * width))
+            m.d.comb += chi.load.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
+        with m.If(accept | restart):
+            m.d.sync += [left.eq(operands.i.lane_count), group_left.eq(operands.i.lane_count), place.eq(0), forget.eq(restart)]
+        with m.Else():
+            with m.If(load & place_last & last_group):
+                m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count)]
+            with m.Elif(load & place_last):
+                m.d.sync += [left.eq(group_left - u.lanes), group_left.eq(group_left - u.lanes)]
+            with m.Elif(load):
+                m.d.sync += left.eq(left - width)
+            with m.If(load | dump):
+                m.d.sync += place.eq(Mux(place_last, 0, place + 1))
+            with m.If(front_empty & ~chi.sum_valid & ~chi.write_valid):
+                m.d.sync += forget.eq(0)
+
+        # events
+        n_walked = Signal(13)
+        walks = front_go & walker.valid & (walker.group == 0) & is_update
+        with m.If(accept):
+            m.d.sync += n_walked.eq(0)
+        with m.Elif(walks):
+            m.d.sync += n_walked.eq(n_walked + 1)
+        fetching = is_update & command.accumulate & ~operands.lanes_loaded
+        held = pulse_hold | (empty & (self.o_pulse.valid | self.pulse_busy))
+        accept_update = accept & (new.op == UpdateOp.UPDATE)
+        ended = busy & empty & ~self.o_pulse.valid & ~self.pulse_busy
+        m.d.comb += [
+            self.events.phase_lanes.eq(Mux(busy, fetching, accept_update & new.accumulate)),
+            self.events.phase_update.eq(Mux(busy, is_update & ~fetching & ~held, accept_update & ~new.accumulate)),
+            self.events.phase_program.eq(busy & is_update & ~fetching & held),
+            self.events.phase_chi.eq(Mux(busy, ~is_update & ~self.host_stall, accept & (new.op != UpdateOp.UPDATE))),
+            self.events.chi_rmw.eq(go & is_update & chi.write_valid),
+            self.events.chi_words.eq((go & is_clear & chi.write_valid) | (place_last & (load | dump))),
+            self.events.lines_walked.eq(walks),
+            self.events.lines_skipped.eq(Mux(ended & is_update, command.walk_count - n_walked, 0)),
+            self.events.update_clips.eq(front_go & front[1].valid & (front[1].group == 0) & outer.clipped),
+            self.events.chi_saturations.eq(chi.saturations),
+        ]
+
+        # recorders
+        m.d.comb += [
+            self.trace_line_stb.eq(walks & command.accumulate), self.trace_line.eq(walker.line),
+            self.trace_code.eq(Mux(walker.negative ^ command.negate, -walker.code, walker.code)),
+            self.trace_lane_stb.eq(operands.trace_lane_stb), self.trace_lane_address.eq(operands.trace_lane_address),
+            self.trace_lanes.eq(operands.trace_lanes), self.trace_exponent.eq(exponent), self.trace_rate.eq(command.rate),
+            self.trace_chi_base.eq(command.chi_base),
+        ]
+        return m

@@ -1,0 +1,105 @@
+"""Walker: yields the lines with a non-zero code, one (line, group) per cycle, zeros skipped.
+
+Contract: of every word of walk codes accepted on ``i``, in order, for each element in its mask, ascending: line = index *
+vector_width + element, with its code, once for each group 0 .. groups - 1. Words with an empty mask leave no trace.
+
+Words wait in a FIFO of ``DEPTH`` words, so that fetching and empty words cost nothing while lines are walked. Within a word the
+lowest bit of the mask is taken and cleared: pick (one-hot) | code and number of the line.
+
+Timing: a word accepted in cycle t is picked from cycle t + 1 on, its first line is on the output in cycle t + 3; one line per
+cycle in which ``go`` is high; ``go`` stops the picks and the output, not the FIFO's input (``move``: the fetch moves).
+Source: design choice.
+"""
+from functools import reduce
+from operator import or_
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.operands import WalkWord
+from model.params import UnitParams
+
+__all__ = ["DEPTH", "Walker"]
+
+DEPTH = 4
+"""Words in the FIFO; as many non-empty words as ``hdl.operands`` may fetch before the lanes."""
+
+
+class Walker(wiring.Component):
+    """See the module.
+
+    Members
+    -------
+    start : In(1)
+        A command begins: forget everything.
+    i : In(stream.Signature(WalkWord(u)))
+        Words to walk; accepted when valid & ready & ``move``. ``ready`` is low when the FIFO is full.
+    move, go : In(1)
+        The fetch moves; the pipeline behind the walker moves.
+    groups : In(13)
+        Words of a line, at least 1.
+    valid, line, group, negative, code : Out
+        A line and group, and its code. ``idle``: nothing left to walk, output included.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        self.groups_max = -(-u.n_lines // u.lanes)
+        super().__init__({
+            "start": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
+            "valid": Out(1), "line": Out(13), "group": Out(range(self.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u, width, code_bits = self.u, self.u.vector_width, self.u.outer_bits + 1
+
+        words = [Signal(WalkWord(u), name=f"word{n}") for n in range(DEPTH)]
+        head, n_words = words[0], Signal(range(DEPTH + 1))
+        group = Signal(range(self.groups_max))
+        lowest, last_group, take, push, pop = Signal(width), Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(n_words != DEPTH),
+            push.eq(self.i.valid & self.i.ready & self.move & self.i.payload.mask.any()),
+            take.eq(self.go & (n_words != 0)),
+            lowest.eq(head.mask & -head.mask), last_group.eq(group + 1 == self.groups),
+            pop.eq(take & last_group & ((head.mask & (head.mask - 1)) == 0)),
+        ]
+
+        # FIFO: word 0 is the head
+        m.d.sync += n_words.eq(n_words + push - pop)
+        for n in range(DEPTH):
+            following = words[n + 1] if n + 1 < DEPTH else words[n]
+            with m.If(push & (n_words - pop == n)):
+                m.d.sync += words[n].eq(self.i.payload)
+            with m.Elif(pop):
+                m.d.sync += words[n].eq(following)
+            if n == 0:
+                with m.Elif(take & last_group):
+                    m.d.sync += head.mask.eq(head.mask & (head.mask - 1))
+
+        # pick
+        picked, index, codes = Signal(width), Signal.like(head.index), Signal.like(head.codes)
+        picked_valid, picked_group = Signal(), Signal.like(group)
+        with m.If(self.go):
+            m.d.sync += [picked_valid.eq(n_words != 0), picked.eq(lowest), index.eq(head.index), codes.eq(head.codes),
+                         picked_group.eq(group)]
+            with m.If(n_words != 0):
+                m.d.sync += group.eq(Mux(last_group, 0, group + 1))
+
+        # code and number of the line
+        number, code = Signal(range(width)), Signal(code_bits)
+        m.d.comb += [
+            code.eq(reduce(or_, (codes.word_select(k, code_bits) & picked[k].replicate(code_bits) for k in range(width)))),
+            number.eq(Cat(Cat(picked[k] for k in range(width) if k >> bit & 1).any() for bit in range(len(number)))),
+        ]
+        with m.If(self.go):
+            m.d.sync += [self.valid.eq(picked_valid), self.line.eq(Cat(number, index)), self.group.eq(picked_group),
+                         self.negative.eq(code[-1]), self.code.eq(code[:-1])]
+        m.d.comb += self.idle.eq((n_words == 0) & ~picked_valid & ~self.valid)
+
+        with m.If(self.start):
+            m.d.sync += [n_words.eq(0), group.eq(0), picked_valid.eq(0), self.valid.eq(0)]
+        return m

@@ -1,0 +1,187 @@
+"""Update unit: twin of ``hdl/update_unit.py``. Compiled, integers only.
+
+``update`` runs an UPDATE and programs the tile for every due word, in walk order, before it goes on. It is made of ``begin``,
+``next_due`` and ``finish``, between which a bench can look at the pulse commands instead (``tests/test_update_unit.py``).
+
+State: ``chi`` int32[chi_words, lanes]; ``vec`` as in ``model/digital/vector_memory.py``; ``exponents`` int64[8];
+``dirty`` uint8[chi_words]: index chi_base + line is set when a threshold pulsed that line. A dump is int32[words * beats, vector_width].
+
+Timing: the cycles of ``model/digital/walker.py``; a word read in cycle s hands over its pulse command in cycle s + 3, later while
+the generator is busy: then everything waits. The unit is ready one cycle after the pipeline and the pulse generator are idle.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from model.digital import pulse_gen
+from model.digital.accumulator import accumulate, accumulate_threshold
+from model.digital.operands import code as operand_code
+from model.digital.outer_product import multiplicand
+from model.digital.walker import walk
+from model.events import INDEX
+from model.isa import Kind
+from model.ledger import count_commanded
+
+__all__ = ["Run", "begin", "clear", "dump", "finish", "handed_over", "load", "new_chi", "next_due", "sweep_cycles", "update"]
+
+_SET = int(Kind.SET)
+_LANES, _UPDATE, _PROGRAM, _CHI = INDEX["phase_lanes"], INDEX["phase_update"], INDEX["phase_program"], INDEX["phase_chi"]
+_RMW, _WORDS, _WALKED, _SKIPPED = INDEX["chi_rmw"], INDEX["chi_words"], INDEX["lines_walked"], INDEX["lines_skipped"]
+_CLIPS, _SATURATIONS = INDEX["update_clips"], INDEX["chi_saturations"]
+
+
+class Run(NamedTuple):
+    """An UPDATE under way."""
+
+    lines: np.ndarray
+    """int32 (n,): lines walked. ``multiplicands`` int32: T with the sign of the line, ``negate`` applied."""
+    multiplicands: np.ndarray
+    reads: np.ndarray
+    """int64 (n * words_per_line,): cycle of each word's read, without holds."""
+    lane_codes: np.ndarray
+    """int32 (words_per_line, lanes): signed lane codes."""
+    at: np.ndarray
+    """int64 (5,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle idle."""
+
+
+def new_chi(u) -> np.ndarray:
+    """A chi memory of zeros (the RTL's content after power-up is undefined)."""
+    return np.zeros((u.chi_words, u.lanes), np.int32)
+
+
+@njit(cache=True)
+def begin(u, command, vec, exponents, counters):
+    """Walk the vectors; returns the Run."""
+    width, groups, count = u.vector_width, command.words_per_line, command.walk_count
+    sweep = command.accumulate == 0
+    lines, codes = np.empty(count, np.int32), np.empty(count, np.int32)
+    reads, at = np.empty(count * groups, np.int64), np.zeros(5, np.int64)
+    n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
+    at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
+    lane_codes = np.zeros(groups * u.lanes, np.int32)
+    clips = 0
+    if not sweep:
+        base, shift = command.lane_src * width, command.lane_shift
+        for k in range(command.lane_count):
+            lane_codes[k] = operand_code(u, vec[base + k], shift)
+        s = exponents[command.e] + command.exponent
+        table = np.empty(u.outer_max + 1, np.int64)
+        clipped = np.empty(u.outer_max + 1, np.int64)
+        for k in range(u.outer_max + 1):
+            table[k], clipped[k] = multiplicand(u, k, command.rate, s)
+        for k in range(n):
+            magnitude = abs(codes[k])
+            codes[k] = table[magnitude] if (codes[k] > 0) != (command.negate != 0) else -table[magnitude]
+            clips += clipped[magnitude]
+    counters[_WALKED] += n
+    counters[_SKIPPED] += count - n
+    counters[_CLIPS] += clips
+    counters[_RMW] += n * groups
+    return Run(lines[:n], codes[:n], reads, lane_codes.reshape((groups, u.lanes)), at)
+
+
+@njit(cache=True)
+def next_due(u, command, run, chi, counters, counts, negative):
+    """Go on to the next due word, whose pulses are in ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,).
+
+    Returns (line, group) within the matrix, or (-1, -1) at the end. Without ``threshold`` no word is due.
+    """
+    groups = command.words_per_line
+    for k in range(run.at[0], run.lines.shape[0] * groups):
+        n, group = k // groups, k % groups
+        word = command.chi_base + run.lines[n] * groups + group
+        if command.threshold:
+            if accumulate_threshold(u, run.multiplicands[n], run.lane_codes[group], chi[word], counts, negative):
+                run.at[0] = k + 1
+                return run.lines[n], group
+        else:
+            counters[_SATURATIONS] += accumulate(u, run.multiplicands[n], run.lane_codes[group], chi[word])
+    run.at[0] = run.lines.shape[0] * groups
+    return -1, -1
+
+
+@njit(cache=True)
+def handed_over(run, pulse_cycles):
+    """Account for the pulse command of the word that ``next_due`` returned: the generator takes ``pulse_cycles``."""
+    due = run.reads[run.at[0] - 1] + 3 + run.at[1]
+    taken = max(due, run.at[2])
+    run.at[1] += taken - due
+    run.at[2] = taken + pulse_cycles
+
+
+@njit(cache=True)
+def finish(run, counters):
+    """Cycles of the UPDATE."""
+    idle = run.at[4] + run.at[1]
+    end = max(idle, run.at[2])
+    program = run.at[1] + end - idle
+    counters[_LANES] += run.at[3]
+    counters[_PROGRAM] += program
+    counters[_UPDATE] += end + 1 - program - run.at[3]
+    return end + 1
+
+
+@njit(cache=True)
+def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_state, rngs_program, counters, tick):
+    """Run an UPDATE; returns its cycles. ``rngs_program``: ``Generators.program``; ``net``: signed pulses, see ``model.ledger``."""
+    run = begin(u, command, vec, exponents, counters)
+    counts, negative = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8)
+    while True:
+        line, group = next_due(u, command, run, chi, counters, counts, negative)
+        if line < 0:
+            return finish(run, counters)
+        dirty[command.chi_base + line] = 1
+        count_commanded(net[command.tile], command.walk, command.walk_first + line, command.lane_first + group * u.lanes, counts,
+                        negative)
+        handed_over(run, pulse_gen.fire(
+            u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, command.walk_first + line,
+            command.lane_first + group * u.lanes, _SET, 0, counts, negative, tick))
+
+
+@njit(cache=True)
+def sweep_cycles(u, command, beats):
+    """CLEAR (``beats`` = 1), DUMP and LOAD (``beats`` = ceil(lanes / vector_width)): cycles without waiting for the host."""
+    words = command.walk_count * command.words_per_line
+    return words * beats + 14 if words else 2
+
+
+@njit(cache=True)
+def clear(u, command, chi, counters):
+    """CLEAR; returns its cycles."""
+    words = command.walk_count * command.words_per_line
+    chi[command.chi_base:command.chi_base + words] = 0
+    cycles = sweep_cycles(u, command, 1)
+    counters[_CHI] += cycles
+    counters[_WORDS] += words
+    return cycles
+
+
+@njit(cache=True)
+def dump(u, command, chi, out, counters):
+    """DUMP into ``out`` int32[words * beats, vector_width]; returns its cycles."""
+    words, beats = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
+    out[:words * beats] = 0
+    for word in range(words):
+        for lane in range(u.lanes):
+            out[word * beats + lane // u.vector_width, lane % u.vector_width] = chi[command.chi_base + word, lane]
+    cycles = sweep_cycles(u, command, beats)
+    counters[_CHI] += cycles
+    counters[_WORDS] += words
+    return cycles
+
+
+@njit(cache=True)
+def load(u, command, chi, data, counters):
+    """LOAD from ``data``, the layout of ``dump``; returns its cycles."""
+    words, beats = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
+    for word in range(words):
+        group = word % command.words_per_line
+        for lane in range(u.lanes):
+            value = data[word * beats + lane // u.vector_width, lane % u.vector_width]
+            inside = group * u.lanes + lane < command.lane_count
+            chi[command.chi_base + word, lane] = min(max(value, -u.chi_max), u.chi_max) if inside else 0
+    cycles = sweep_cycles(u, command, beats)
+    counters[_CHI] += cycles
+    counters[_WORDS] += words
+    return cycles
