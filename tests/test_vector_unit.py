@@ -282,3 +282,59 @@ class StreamSpec(Elaboratable):
 @pytest.mark.formal
 def test_formal_stream():
     prove(StreamSpec(), "vector_unit_stream", depth=3, cover_depth=8, timeout_s=60)
+
+
+LAMBDA = 1 / 64                  # step of the exponent axis [1]: index i of the exp table stands for exp((i - 255) LAMBDA)
+
+
+def softmax_program(u, n, logit_per_code):
+    """Softmax over n classes of codes in word 0 -> probabilities in word 7, units of 1 / one. Returns commands, tables, one."""
+    log_shift = 9                                                    # of (sum - one): sums one .. n * one on 512 indices
+    one = min(32767, (511 << log_shift) // (n - 1))
+    index = np.arange(-256, 256)
+    exp_table = np.where(index == -256, 0, np.round(one * np.exp((index - 255) * LAMBDA)))
+    log_table = np.round(np.log1p(((index + 256) << log_shift) / one) / LAMBDA)
+    tables = np.zeros((u.n_luts, 512), np.int32)
+    tables[0], tables[1] = np.roll(exp_table, -256), np.roll(log_table, -256)        # to two's complement order
+    imm = BKind.IMMEDIATE
+    return [
+        command(VectorOp.MUL, a=0, dst=1, count=n, b_kind=imm, imm=round(logit_per_code / LAMBDA * 256), shift=8),   # Z
+        command(VectorOp.PEAK_MAX, a=1, dst=2, count=n),
+        command(VectorOp.SUB, a=2, dst=2, b_kind=imm, imm=255),
+        command(VectorOp.SUB, a=1, b=2, dst=3, count=n, b_kind=BKind.ELEMENT),                      # i = Z - max Z + 255
+        command(VectorOp.LUT, a=3, dst=4, count=n, lut=0),
+        command(VectorOp.SUM, a=4, dst=5, count=n, shift=4),                                        # one .. n * one, / 16
+        command(VectorOp.ADD, a=5, dst=5, b_kind=imm, imm=-(one >> 4) - (256 << log_shift - 4), shift=log_shift - 4),
+        command(VectorOp.LUT, a=5, dst=6, lut=1),                                                   # ln(sum / one) / LAMBDA
+        command(VectorOp.SUB, a=3, b=6, dst=7, count=n, b_kind=BKind.ELEMENT),
+        command(VectorOp.LUT, a=7, dst=7, count=n, lut=0),
+    ], tables, one
+
+
+def test_softmax_by_instructions():
+    """Ten classes, 8-bit codes: the operations suffice, with an error bound derived from the roundings."""
+    u = dataclasses.replace(U, vector_width=16, vector_words=16)
+    n, logit_per_code = 10, 12 / 127
+    rng = np.random.default_rng(7)
+    commands, tables, one = softmax_program(u, n, logit_per_code)
+    state = State(u, rng)
+    state.luts[:] = tables
+    cut = np.exp(-511 * LAMBDA)                                      # smaller terms are dropped
+    z_error = LAMBDA / 2 + 127 * logit_per_code / 2 / round(logit_per_code / LAMBDA * 256)      # rounding of Z, of its factor
+    sum_error = n * (cut + 0.5 / one) + (8 + 1) / one + 2 ** 9 / 2 / one              # table, >> 4, index; relative, sum >= one
+    log_error = 4 * z_error + sum_error + LAMBDA / 2                                  # of ln p: z - max, its sum, log table
+    worst = 0.0
+    for spread in (0.2, 5, 20, 60, 127):
+        for _ in range(200):
+            codes = np.clip(np.round(rng.normal(0, spread, n)), -127, 127).astype(int)
+            state.vec[:n] = codes
+            cycles_taken = sum(state.execute(c) for c in commands)
+            p = state.vec[7 * 16:7 * 16 + n] / one
+            exact = np.exp(codes * logit_per_code - np.max(codes * logit_per_code))
+            exact /= exact.sum()
+            error = np.abs(p - exact)
+            assert (error <= exact * np.expm1(log_error) + cut + 0.5 / one).all()
+            worst = max(worst, error.max())
+    assert worst <= 0.02
+    assert cycles_taken == 49
+    assert state.counters[INDEX["vector_saturations"]] == 0
