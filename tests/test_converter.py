@@ -49,12 +49,13 @@ def test_full_scale_of_difference_reads(range_select, adc_bits):
             assert converter.convert(c, lsb, sign * (full_scale - lsb)) == (sign * (c.adc_max - 1), False)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 16, 100, 127])
+@pytest.mark.parametrize("steps", [1, 2, 3, 16, 100, 127])
 def test_scan_full_scale_follows_the_window(steps):
     p = MNIST.tile
     c = converter.converter_constants(MNIST)
     lsb = converter.lsb_charge(c, 3, steps)
     g_max = round(p.g_max_us / float(G_LSB_US))
+    assert lsb == rounded(Fraction(g_max * steps, 127))
     assert converter.convert(c, lsb, g_max * steps) == (127, False)
     assert converter.convert(c, lsb, -g_max * steps) == (-127, False)
     for g_us in (p.g_min_us, 1.0, 6.0, 11.9):

@@ -114,7 +114,7 @@ def device_constants(p: TileParams) -> DeviceConstants:
 
 
 def drift_factor(p: TileParams, age_s: float) -> float:
-    """f = (1 + age/T0)^-nu of an age in seconds: the formula that the table rounds."""
+    """Return (1 + age/T0)^-nu of an age in seconds: the formula that the table rounds."""
     return (1.0 + age_s / p.drift_t0_s) ** -p.drift_nu
 
 
