@@ -170,6 +170,7 @@ class HostStream(wiring.Component):
                 *fresh, loading.eq(1), armed.eq(beats != 0), total_beats.eq(beats), beats_left.eq(beats),
                 last_keep.eq((1 << 2 * ((load_tail - 1) % BEAT_ELEMENTS + 1)) - 1),
             ]
+        m.d.sync += Assert(Mux(armed, ~(full & again), ~(full | again)), "beats without a command")
         with m.If(self.disarm):
             m.d.sync += [armed.eq(0), full.eq(0), again.eq(0), part.eq(0), skipping.eq(inside)]
         return self.disarm | self.i_accept.valid | self.i_load.valid | full | again | (armed & self.s_axis_tvalid)

@@ -5,12 +5,16 @@ import random
 
 import numpy as np
 import pytest
-from amaranth import EnableInserter
+from amaranth import Cat, Elaboratable, EnableInserter, Module, Signal
+from amaranth.asserts import AnySeq
+from amaranth.hdl import Assert, Assume, Cover
 
+from cosim.build import run_cocotb, verilog_of
 from hdl.host_stream import HostStream
 from model.digital import host_stream as twin
 from model.events import INDEX, N_EVENTS
-from model.params import SMALL, UnitParams
+from model.params import SMALL, Params, UnitParams
+from tests.formal import drive_stream, prove, stream_contract
 from tests.sim import PAUSES, pauses, simulate
 
 BUILDS = {
@@ -372,3 +376,49 @@ def test_gating(idle, stall):
         assert bench.events == [2, 2, 1]
         traces.append(bench.trace)
     assert traces[0] == traces[1]
+
+
+@pytest.mark.cosim
+def test_cosim():
+    """Foreign AXI4-Stream peers on the generated Verilog."""
+    u = BUILDS["width8"]
+    assert run_cocotb("host_stream", {"host_stream.v": verilog_of(HostStream(u), "host_stream")}, "host_stream",
+                      "cosim.bench_host_stream", env={"CROSSTRAIN_PARAMS": Params(unit=u).to_json()}) == 6
+
+
+class OutputContract(Elaboratable):
+    """The streams out keep valid and payload, whatever comes in; nothing leaves that did not come in."""
+
+    def elaborate(self, platform):
+        m = Module()
+        u = SMALL.unit
+        m.submodules.dut = dut = HostStream(u)
+        for name in ("s_axis_tdata", "s_axis_tkeep", "s_axis_tlast", "s_axis_tvalid", "m_axis_tready"):
+            m.d.comb += getattr(dut, name).eq(AnySeq(len(getattr(dut, name))))
+        m.d.comb += [dut.w_host.ready.eq(AnySeq(1)), dut.o_load.ready.eq(AnySeq(1))]
+        for port in (dut.i_accept, dut.i_load, dut.i_emit):
+            drive_stream(m, port)
+        m.d.comb += Assume(dut.i_emit.payload.count <= u.vector_width)
+        for port in (dut.w_host, dut.o_load):
+            stream_contract(m, port)
+        held = Cat(dut.m_axis_tdata, dut.m_axis_tkeep, dut.m_axis_tlast)
+        waiting, before = Signal(), Signal(len(held))
+        m.d.sync += [waiting.eq(dut.m_axis_tvalid & ~dut.m_axis_tready), before.eq(held)]
+        with m.If(waiting):
+            m.d.comb += [Assert(dut.m_axis_tvalid), Assert(held == before)]
+
+        # words of vector_width = 4 elements are one beat each: at most one is inside
+        inside = Signal(2)
+        m.d.sync += inside.eq(inside + (dut.i_emit.valid & dut.i_emit.ready) - (dut.m_axis_tvalid & dut.m_axis_tready))
+        m.d.comb += Assert(inside == dut.m_axis_tvalid)
+        # nothing is taken without a command, and a command ends only with a packet
+        with m.If(~dut.accepting):
+            m.d.comb += [Assert(~dut.s_axis_tready), Assert(~dut.w_host.valid), Assert(~dut.o_load.valid)]
+        m.d.comb += [Cover(dut.events.packets_out), Cover(dut.events.packets_in), Cover(dut.events.packets_refused),
+                     Cover(dut.w_host.valid & ~dut.w_host.ready), Cover(dut.o_load.valid & dut.o_load.payload.last)]
+        return m
+
+
+@pytest.mark.formal
+def test_formal():
+    prove(OutputContract(), "host_stream_contract", depth=6, cover_depth=12)
