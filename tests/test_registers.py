@@ -4,17 +4,18 @@ import itertools
 import random
 
 import pytest
-from amaranth import Elaboratable, Module, Mux, Signal
+from amaranth import Cat, Elaboratable, Module, Mux, Signal
 from amaranth.asserts import AnySeq
 from amaranth.hdl import Assert, Assume, Cover
+from amaranth.lib.wiring import In
 
 from cosim.build import run_cocotb, verilog_of
 from hdl.registers import OKAY, SLVERR, Registers
 from model import commands
 from model.events import EVENTS, N_EVENTS
-from model.params import SMALL, ParamsError, UnitParams
+from model.params import SMALL, Params, ParamsError, UnitParams
 from model.regmap import register_map
-from tests.formal import past_valid, prove
+from tests.formal import prove
 from tests.sim import PAUSES, pauses, simulate
 
 U = SMALL.unit
@@ -112,7 +113,7 @@ def _masked(old, new, strobe):
     return old & ~mask | new & mask
 
 
-@pytest.mark.parametrize(("idle", "stall"), itertools.product(PAUSES, PAUSES))
+@pytest.mark.parametrize(("idle", "stall"), list(itertools.product(PAUSES, PAUSES)))
 def test_every_address(idle, stall):
     """A model of the map against the RTL: every register, the gaps around them, random words and strobes."""
     dut = Registers(U)
@@ -202,3 +203,62 @@ def test_control_program_counters():
         finished.append(True)
 
     simulate(dut, watch, counters, bench)
+
+
+@pytest.mark.cosim
+def test_cosim():
+    """A foreign AXI4-Lite master on the generated Verilog."""
+    params = Params(unit=U)
+    assert run_cocotb("registers", {"registers.v": verilog_of(Registers(U), "registers")}, "registers", "cosim.bench_registers",
+                      env={"CROSSTRAIN_PARAMS": params.to_json()}) == 5
+
+
+class AxiLiteContract(Elaboratable):
+    """The rules a slave keeps against any master that keeps its own."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = Registers(U)
+        free = [name for name, member in dut.signature.members.items() if member.flow == In and name.startswith("s_axil_")]
+        m.d.comb += [getattr(dut, name).eq(AnySeq(len(getattr(dut, name)))) for name in free]
+        m.d.comb += [getattr(dut, name).eq(AnySeq(len(getattr(dut, name)))) for name in
+                     ("busy", "done", "accepting", "error", "error_pc", "pc", "read_value")]
+
+        def fires(channel):
+            return getattr(dut, f"s_axil_{channel}valid") & getattr(dut, f"s_axil_{channel}ready")
+
+        for channel, payload, claim in (("aw", ("awaddr", "awprot"), Assume), ("w", ("wdata", "wstrb"), Assume),
+                                        ("ar", ("araddr", "arprot"), Assume), ("b", ("bresp",), Assert),
+                                        ("r", ("rdata", "rresp"), Assert)):
+            valid = getattr(dut, f"s_axil_{channel}valid")
+            now = Cat(getattr(dut, f"s_axil_{name}") for name in payload)
+            waiting, before = Signal(name=f"{channel}_waiting"), Signal(len(now), name=f"{channel}_before")
+            m.d.sync += [waiting.eq(valid & ~getattr(dut, f"s_axil_{channel}ready")), before.eq(now)]
+            with m.If(waiting):
+                m.d.comb += [claim(valid), claim(now == before)]
+
+        # one response per request: the open requests are those that the slave shows to hold or to answer
+        counts = {channel: Signal(4, name=f"open_{channel}") for channel in ("aw", "w", "ar")}
+        for channel, response in (("aw", "b"), ("w", "b"), ("ar", "r")):
+            m.d.sync += counts[channel].eq(counts[channel] + fires(channel) - fires(response))
+            answering = getattr(dut, f"s_axil_{response}valid")
+            m.d.comb += Assert(counts[channel] == ~getattr(dut, f"s_axil_{channel}ready") + (answering if channel != "ar" else 0))
+            with m.If(answering):
+                m.d.comb += Assert(counts[channel] != 0)
+        # an answer is never more than 3 cycles away once the request is complete (safety form of liveness)
+        for name, ready, valid in (("b", (counts["aw"] != 0) & (counts["w"] != 0), dut.s_axil_bvalid),
+                                   ("r", counts["ar"] != 0, dut.s_axil_rvalid)):
+            age = Signal(3, name=f"age_{name}")
+            m.d.sync += age.eq(Mux(ready & ~valid, age + 1, 0))
+            m.d.comb += Assert(age <= 2)
+        m.d.comb += [
+            Cover(fires("b") & (dut.s_axil_bresp == OKAY)), Cover(fires("b") & (dut.s_axil_bresp == SLVERR)),
+            Cover(fires("r") & (dut.s_axil_rresp == OKAY)), Cover(fires("r") & (dut.s_axil_rresp == SLVERR)),
+            Cover(dut.program_write.stb), Cover(dut.start),
+        ]
+        return m
+
+
+@pytest.mark.formal
+def test_formal():
+    prove(AxiLiteContract(), "registers_axi_lite", depth=8)
