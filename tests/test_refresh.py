@@ -3,7 +3,8 @@ import random
 
 import numpy as np
 import pytest
-from amaranth import Elaboratable, EnableInserter, Module
+from amaranth import Elaboratable, EnableInserter, Module, Value
+from amaranth.hdl import Assert, Cover
 from amaranth.lib.wiring import connect
 
 from hdl.line_driver import LineDriver
@@ -14,7 +15,9 @@ from model.analog import tile as analog
 from model.commands import ScanCommand
 from model.digital import refresh as twin
 from model.events import EVENTS, INDEX, N_EVENTS
+from model.isa import Kind
 from model.params import Params, TileParams, UnitParams
+from tests.formal import any_value, drive_stream, prove, stream_contract
 from tests.sim import simulate, stream_put
 
 COMMON = {"lanes": 3, "n_tiles": 2, "n_matrices": 2, "vector_words": 16, "chi_words": 64}
@@ -188,16 +191,16 @@ async def cycles_to(ctx, signal):
     return n
 
 
-@pytest.mark.parametrize("name", UNITS)
-@pytest.mark.parametrize("noise", [False, True])
-def test_rtl_is_the_twin(name, noise):
+@pytest.mark.parametrize(("name", "noise", "gated"), [("small", True, True), ("odd", True, False), ("odd", False, True),
+                                                      ("wide", True, True)])
+def test_rtl_is_the_twin(name, noise, gated):
     u = UNITS[name]
     work = scans(u, 10, seed=4)
     times, events, digest = run_twin(u, work, Tile(u, noise))
     assert events["refreshes"] > 10
     assert events["refresh_misses"] > 0
     assert events["set_refresh"] > 10
-    assert run_rtl(u, work, Tile(u, noise), gated=noise) == (times, events, digest)
+    assert run_rtl(u, work, Tile(u, noise), gated) == (times, events, digest)
 
 
 def test_only_dirty_lines_cost():
@@ -245,3 +248,36 @@ def test_model_keeps_the_difference():
     change = np.abs(after[kept]) - np.abs(before[kept])
     assert np.all((change >= -reset - 2 * lsb) & (change <= step + 2 * lsb))
     assert np.all(np.minimum(tile.state.g[0, 1], tile.state.g[0, 2])[rewritten] <= 1.1 * reset)
+
+
+class CommandSpec(Elaboratable):
+    """Any SCAN, codes and stalls: commands are held until taken; one master at a time; a rewrite is RESET, RESET, SET ..."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = Refresh(self.u)
+        drive_stream(m, dut.i)
+        for name in ("code_stb", "code_index", "code_word", "pulse_busy", "fill_stb", "fill_base", "fill_count", "fill_value"):
+            port = getattr(dut, name)
+            m.d.comb += port.eq(any_value(m, len(Value.cast(port)), name))
+        m.d.comb += [dut.o_lines.ready.eq(any_value(m, 1)), dut.o_pulse.ready.eq(any_value(m, 1))]
+        stream_contract(m, dut.o_lines)
+        stream_contract(m, dut.o_pulse)
+        pulse = dut.o_pulse.payload
+        m.d.comb += [
+            Assert(~(dut.o_lines.valid & dut.o_pulse.valid)), Assert(dut.busy | ~(dut.o_lines.valid | dut.o_pulse.valid)),
+            Assert(dut.active | ~dut.busy), Assert(dut.events.phase_scan == (dut.busy | (dut.i.valid & dut.i.ready))),
+        ]
+        with m.If(dut.o_pulse.valid):
+            m.d.comb += [Assert(pulse.refresh == 1), Assert(pulse.counts.as_value() == 1)]
+        m.d.comb += [Cover(dut.o_pulse.valid & (pulse.kind == Kind.SET) & pulse.negative[0]), Cover(dut.events.refresh_misses)]
+        return m
+
+
+@pytest.mark.formal
+def test_formal_commands():
+    u = UnitParams(lanes=2, vector_width=4, n_rows=4, n_cols=4, line_bits=3, outer_bits=2, adc_bits=4, lut_bits=4, chi_words=16)
+    prove(CommandSpec(u), "refresh_commands", depth=4, cover_depth=22)
