@@ -12,7 +12,6 @@ PACKAGES = ("hdl", "model", "cosim", "tests")
 OTHER_FILES = ("README.md", "Makefile", "pyproject.toml", ".ci/run", ".gitignore")
 
 NO_TWIN = {
-    "axi_stream": "adapter between streams: no arithmetic and no state a program sees",
     "counters": "adds what units report: the twins count into one array directly",
     "decoder": "the table of model/isa.py as hardware: tested against its decode()",
     "line_driver": "part of the read unit: model/digital/read_unit.py is the twin of both",
@@ -27,7 +26,6 @@ TESTED_IN = {
     "decoder": "sequencer",
     "line_driver": "read_unit",
     "operands": "update_unit",
-    "vector_alu": "vector_unit",
     "walker": "update_unit",
 }
 """Components that are a part of one other block only, and that block: its tests are theirs."""
