@@ -347,6 +347,20 @@ def test_device_spread_scales_the_mean_step_and_nothing_else():
     assert plain.spread.size == 0
 
 
+def test_one_generator_gives_the_same_as_the_tuple():
+    tc, state, generators = make()
+    other, others = copy.deepcopy(state), copy.deepcopy(generators)
+    codes = np.arange(N_LINES, dtype=np.int32)
+    out, clips = read(tc, state, generators.read, 1, codes, 0, 0, 0, 127, 0, COLS)
+    out_one = np.zeros(COLS, np.int32)
+    assert tile.read_one(tc, other, others.read[1], 1, codes, 0, 0, 0, 127, 0, COLS, out_one) == clips
+    assert out.tolist() == out_one.tolist()
+    pos, neg = mask(8, 1, 2), mask(8, 2)
+    assert tile.program(tc, state, generators.program, 1, 1, 3, 8, pos, neg, SET, 2) == 3
+    assert tile.program_one(tc, other, others.program[1], 1, 1, 3, 8, pos, neg, SET, 2) == 3
+    assert digest(state, generators) == digest(other, others)
+
+
 def train(evaluate, seed=1):
     """A short mixed run, with or without test passes in between."""
     tc, state, generators = make(seed=seed)

@@ -1,5 +1,8 @@
 """Crossbar tiles: the state of all tiles and the two operations of the tile port, ``read`` and ``program``.
 
+``read`` and ``program`` take the tuple of a purpose's generators, for compiled callers; ``read_one`` and ``program_one`` the tile's
+own one, for Python callers: numba takes 10 us to unwrap a generator at every call from Python.
+
 State is integer (``pcm``: LSB = 2^g_lsb_log2 uS); generators are ``numpy.random.Generator``, one per tile and purpose, passed as
 tuples indexed by tile. The functions called per image are compiled and check nothing but the edges of the tile: a line or output
 that the tile does not have carries no charge (code 0), holds no device, and takes no draw.
@@ -20,8 +23,8 @@ from model.isa import Half, Kind, Walk
 from model.params import Params, TileParams
 
 __all__ = [
-    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "read",
-    "spawn_generators", "ticks", "weights",
+    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "program_one",
+    "read", "read_one", "spawn_generators", "ticks", "weights",
 ]
 
 _DIFFERENCE, _POSITIVE, _NEGATIVE = int(Half.DIFFERENCE), int(Half.POSITIVE), int(Half.NEGATIVE)
@@ -126,6 +129,12 @@ def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, firs
     [PWM steps], >= 1. ``rng``: ``Generators.read`` or ``.evaluation``. Charge noise: N(0, sum_i code_i^2 sigma_i^2), rounded to
     the charge LSB.
     """
+    return read_one(tc, state, rng[tile], tile, codes, transpose, half, range_select, steps, first, count, out)
+
+
+@njit(cache=True)
+def read_one(tc, state, generator, tile, codes, transpose, half, range_select, steps, first, count, out):
+    """``read`` with the tile's own generator."""
     n_driven = state.g.shape[3] if transpose else state.g.shape[2]
     n_outputs = state.g.shape[2] if transpose else state.g.shape[3]
     n = max(min(count, n_outputs - first), 0)
@@ -143,10 +152,9 @@ def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, firs
             crossbar.transpose(state.variance[tile, half], squares, first, variance)
         else:
             crossbar.forward(state.variance[tile, half], squares, first, variance)
-        noise = rng[tile]
         for j in range(n):
             sigma = np.int64(np.sqrt(float(variance[j]) * tc.sigma_scale) + 0.5)
-            charge[j] += (sigma * pcm.draw(noise) + (1 << (pcm.DRAW_BITS - 1))) >> pcm.DRAW_BITS
+            charge[j] += (sigma * pcm.draw(generator) + (1 << (pcm.DRAW_BITS - 1))) >> pcm.DRAW_BITS
     lsb = converter.lsb_charge(tc.converter, range_select, steps)
     clips = 0
     for j in range(n):
@@ -164,20 +172,25 @@ def program(tc, state, rng, tile, walk, line, first, pos, neg, kind, tick):
     Where ``pos[k]`` (uint8) is set, G+ gets one pulse of ``kind`` (isa.Kind), where ``neg[k]``, G-. ``tick``: drift time [tick].
     ``rng``: ``Generators.program``.
     """
+    return program_one(tc, state, rng[tile], tile, walk, line, first, pos, neg, kind, tick)
+
+
+@njit(cache=True)
+def program_one(tc, state, generator, tile, walk, line, first, pos, neg, kind, tick):
+    """``program`` with the tile's own generator."""
     n_rows, n_cols = state.g.shape[2], state.g.shape[3]
     by_row = walk == _ROWS
     if line >= (n_rows if by_row else n_cols):
         return 0
-    noise = rng[tile]
     n = 0
     for k in range(min(len(pos), (n_cols if by_row else n_rows) - first)):
         if pos[k] or neg[k]:
             row, col = (line, first + k) if by_row else (first + k, line)
             if pos[k]:
-                _pulse(tc.device, state, noise, tile, 0, row, col, kind, tick)
+                _pulse(tc.device, state, generator, tile, 0, row, col, kind, tick)
                 n += 1
             if neg[k]:
-                _pulse(tc.device, state, noise, tile, 1, row, col, kind, tick)
+                _pulse(tc.device, state, generator, tile, 1, row, col, kind, tick)
                 n += 1
             _derive(tc.device, state, tile, row, col)
     return n
