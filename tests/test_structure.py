@@ -15,10 +15,8 @@ NO_TWIN = {
     "counters": "adds what units report: the twins count into one array directly",
     "decoder": "the table of model/isa.py as hardware: tested against its decode()",
     "line_driver": "part of the read unit: model/digital/read_unit.py is the twin of both",
-    "operands": "part of the update unit: model/digital/update_unit.py is the twin of both",
     "registers": "the table of model/regmap.py as hardware: tested by name and address against it",
     "top": "joins the blocks: its twin is the model backend, model/machine.py",
-    "walker": "part of the update unit: model/digital/update_unit.py is the twin of both",
 }
 """Components of hdl/ without a twin of their name, and why."""
 
