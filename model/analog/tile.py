@@ -1,7 +1,7 @@
 """Crossbar tiles: the state of all tiles and the two operations of the tile port, ``read`` and ``program``.
 
-``read`` and ``program`` take the tuple of a purpose's generators, for compiled callers; ``read_one`` and ``program_one`` the tile's
-own one, for Python callers: numba takes 10 us to unwrap a generator at every call from Python.
+``read`` and ``program`` take the tuple of a purpose's generators, for compiled callers; ``read_one`` and ``program_one`` the
+tile's own one, for Python callers: numba takes 10 us to unwrap a generator at every call from Python.
 
 State is integer (``pcm``: LSB = 2^g_lsb_log2 uS); generators are ``numpy.random.Generator``, one per tile and purpose, passed as
 tuples indexed by tile. The functions called per image are compiled and check nothing but the edges of the tile: a line or output
