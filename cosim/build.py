@@ -15,15 +15,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from amaranth.back import verilog
 from cocotb_tools.runner import Verilator
+
+from hdl.verilog import verilog_of
 
 __all__ = ["LINT", "ROOT", "CosimError", "build", "run_cocotb", "start_cocotb", "use_verilator", "verilog_of"]
 
@@ -52,13 +52,6 @@ def use_verilator() -> Path:
     if str(root / "bin") not in paths:
         os.environ["PATH"] = os.pathsep.join([str(root / "bin"), *paths])
     return root
-
-
-def verilog_of(component, name: str) -> str:
-    """Verilog text of ``component`` as module ``name``: the same bytes on every machine, without source paths."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
 
 
 class _Runner(Verilator):

@@ -1,0 +1,110 @@
+"""Write the unit for other flows: ``python -m hdl.generate [--params FILE.toml] [--out DIRECTORY]``.
+
+    crosstrain.v, <block>.v   the whole unit and each block by itself (Verilog, but for assertions and always_comb)
+    params.json               every parameter of the build
+    registers.h, registers/   C header and HTML document of the register map, from hdl/registers.rdl
+    ports.md                  each block's data sheet and its port list: direction, bits, fields of packed ports
+
+The same parameters give the same bytes on every machine; nothing in them names a path, a date or a host.
+Files of the same names are overwritten. A block is a module ``hdl/x_y.py`` with a component ``XY`` that takes ``UnitParams``.
+Struct payloads are packed, first field lowest.
+"""
+import argparse
+import importlib
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+
+from amaranth import Shape
+from amaranth.lib import data, wiring
+from peakrdl_cheader.exporter import CHeaderExporter
+from peakrdl_html import HTMLExporter
+
+import hdl
+from hdl.verilog import verilog_of
+from model.params import MNIST, Params, ParamsError, UnitParams
+from model.regmap import compile_rdl
+
+__all__ = ["TOP", "block_classes", "generate", "port_table"]
+
+TOP = "crosstrain"
+"""Verilog module of ``hdl.top``; every other block's module has the name of its file."""
+
+
+def block_classes() -> dict[str, type]:
+    """Verilog name -> class of every block in ``hdl``."""
+    blocks = {}
+    for info in pkgutil.iter_modules(hdl.__path__):
+        if info.name != "generate":
+            block = getattr(importlib.import_module(f"hdl.{info.name}"), info.name.title().replace("_", ""), None)
+            if isinstance(block, type) and issubclass(block, wiring.Component):
+                blocks[TOP if info.name == "top" else info.name] = block
+    return blocks
+
+
+def port_table(component) -> str:
+    """Markdown table of the Verilog ports of a component, ``clk`` and ``rst`` apart."""
+    rows = ["| port | direction | bits | fields |", "|---|---|---|---|"]
+    for path, member, _ in component.signature.flatten(component):
+        name = "__".join(str(part) for part in path)
+        shape = Shape.cast(member.shape)
+        direction = "in" if member.flow == wiring.In else "out"
+        rows.append(f"| `{name}` | {direction} | {shape.width}{' signed' if shape.signed else ''} | {_fields(member.shape)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _fields(shape):
+    """Bit positions of the fields of a packed shape."""
+    if isinstance(shape, data.ArrayLayout):
+        element = Shape.cast(shape.elem_shape)
+        inner = _fields(shape.elem_shape)
+        sign = " signed" if element.signed else ""
+        return f"{shape.length} elements of {element.width}{sign}, element 0 lowest" + (f": {inner}" if inner else "")
+    if isinstance(shape, data.StructLayout):
+        parts = []
+        for name, field in shape:
+            high, inner = field.offset + field.width - 1, _fields(field.shape)
+            sign = " signed" if Shape.cast(field.shape).signed else ""
+            bits = f"{high}:{field.offset}" if field.width != 1 else f"{field.offset}"
+            parts.append(f"`{name}` {bits}{sign}" + (f" ({inner})" if inner else ""))
+        return ", ".join(parts)
+    return ""
+
+
+def generate(params: Params, out: Path) -> list[Path]:
+    """Write everything for a build into ``out``; returns the Verilog files."""
+    u: UnitParams = params.unit
+    root = compile_rdl(u)
+    out.mkdir(parents=True, exist_ok=True)
+    files, ports = [], ["# Ports of the build\n\nEvery block has `clk` and `rst` too (synchronous, active high).\n"]
+    for name, block in sorted(block_classes().items(), key=lambda item: (item[0] != TOP, item[0])):
+        component = block(u)
+        files.append(out / f"{name}.v")
+        files[-1].write_text(verilog_of(component, name), encoding="utf-8")
+        sheet = inspect.cleandoc(sys.modules[block.__module__].__doc__ or "")
+        ports.append(f"## {name}\n\n```\n{sheet}\n```\n\n{port_table(component)}")
+    (out / "ports.md").write_text("\n".join(ports), encoding="utf-8")
+    (out / "params.json").write_text(params.to_json(), encoding="utf-8")
+    CHeaderExporter().export(root, str(out / "registers.h"))
+    HTMLExporter().export(root, str(out / "registers"), title="crosstrain registers")
+    return files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hdl.generate", description="Write Verilog, registers and port list.")
+    parser.add_argument("--params", type=Path, metavar="FILE.toml", help="parameters that differ from the default build")
+    parser.add_argument("--out", type=Path, metavar="DIRECTORY", default=Path("build/verilog"), help="default: build/verilog")
+    options = parser.parse_args(arguments)
+    try:
+        files = generate(Params.from_toml(options.params) if options.params else MNIST, options.out)
+    except ParamsError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {len(files)} Verilog files, params.json, ports.md, registers.h, registers/index.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
