@@ -1,14 +1,14 @@
 """The lanes of the vector unit: one word of ``vector_width`` elements per cycle through the arithmetic pipeline.
 
 ``setup`` says what is done and is constant while words of a command are in the pipeline; ``step`` accompanies the word that
-is on ``a`` and ``b`` in this cycle. Per lane (VectorOp; "common" is b[0] when ``setup.b_element``, else ``setup.scalar``)
+is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
 
-    stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = b[lane] when ``setup.b_vector``, else common
+    stage 0  operands into registers: a; b = b[lane] when ``setup.b_vector``, else b[0] when ``setup.b_element``
+    stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = ``setup.scalar`` with neither flag
              f = a * b                                             SHL and SCALE: scalar = 2^left shift, both flags 0
-             f = a                                                 LUT, SUM, PEAK_MAX
     (tree)   SUM, PEAK_MAX: lanes behind ``tail`` in the last word are 0 or -32768; pairwise over the lanes, a register after
              every second level, then into the accumulator; after the last word the accumulator goes on as lane 0
-    stage 2  f >> setup.shift with its rounding bit, clipped to 17 bit
+    stage 2  f (LUT: a) >> setup.shift with its rounding bit, clipped to 17 bit
     stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
     stage 4  LUT only: the table's entry
     GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last
@@ -16,14 +16,14 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp; "common" is b[0] when `
 Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In,
 ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
 ``clipped`` Out (per lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
-Timing: a step in cycle t gives its result in cycle t + 2; LUT: t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in
-cycle t + 2 + R with R = floor(log2(vector_width) / 2) + 1. One step per cycle. From the cycle after a result
+Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 2 + R,
+R = floor(log2(vector_width) / 2) + 1. One step per cycle. From the cycle after a result
 (``clipped`` falls to 0) to the next step no register changes, tables apart.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -82,16 +82,28 @@ class VectorAlu(wiring.Component):
         is_reduction = is_sum | is_max
         tail_mask = lanes_up_to(setup.tail, width)
 
+        # Stage 0: operands.
+        valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
+        lefts = [Signal(signed(bits), name=f"a_{lane}", reset_less=True) for lane in range(width)]
+        rights = [Signal(signed(bits), name=f"b_{lane}", reset_less=True) for lane in range(width)]
+        m.d.sync += valid0.eq(self.step.valid)
+        with m.If(self.step.valid):
+            m.d.sync += [last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
+            m.d.sync += [left.eq(a) for left, a in zip(lefts, self.a, strict=True)]
+            with m.If(setup.b_vector):
+                m.d.sync += [right.eq(b) for right, b in zip(rights, self.b, strict=True)]
+            with m.Elif(setup.b_element):
+                m.d.sync += [right.eq(self.b[0]) for right in rights]
+
         # Stage 1: f of both operands.
         valid1, last1, pos1 = Signal(), Signal(), Signal(range(width))
         fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
         element = Signal(signed(bits), reset_less=True)
-        common = Signal(signed(bits + 1))
-        m.d.comb += common.eq(Mux(setup.b_element, self.b[0], setup.scalar))
-        lanes = [(f, a, Mux(setup.b_vector, b, common)) for f, a, b in zip(fs, self.a, self.b, strict=True)]
-        m.d.sync += valid1.eq(self.step.valid)
-        with m.If(self.step.valid):
-            m.d.sync += [last1.eq(self.step.last), pos1.eq(self.step.pos)]
+        has_b = setup.b_vector | setup.b_element
+        lanes = [(f, a, Mux(has_b, b, setup.scalar)) for f, a, b in zip(fs, lefts, rights, strict=True)]
+        m.d.sync += valid1.eq(valid0 & ~is_reduction & ~is_lut)
+        with m.If(valid0):
+            m.d.sync += [last1.eq(last0), pos1.eq(pos0)]
             with m.Switch(setup.op):
                 with m.Case(VectorOp.ADD):
                     m.d.sync += [f.eq(a + b) for f, a, b in lanes]
@@ -104,13 +116,12 @@ class VectorAlu(wiring.Component):
                 with m.Case(VectorOp.COMPARE):
                     m.d.sync += [f.eq(a > b) for f, a, b in lanes]
                 with m.Case(VectorOp.GATHER):
-                    m.d.sync += element.eq(self.a[self.step.lane])
-                with m.Default():
-                    absent = Mux(is_max, -1 << bits - 1, 0)
-                    m.d.sync += [f.eq(Mux(~self.step.last | tail_mask[lane], a, absent)) for lane, (f, a, _) in enumerate(lanes)]
+                    m.d.sync += element.eq(Array(lefts)[lane0])
 
         # Tree: the reductions, two levels per cycle; it ends with the accumulator, which starts anew after its last word.
-        nodes, node_valid, node_last = [f[:bits].as_signed() for f in fs], valid1 & is_reduction, last1
+        absent = Mux(is_max, -1 << bits - 1, 0)
+        nodes = [Mux(~last0 | tail_mask[lane], left, absent) for lane, left in enumerate(lefts)]
+        node_valid, node_last = valid0 & is_reduction, last0
         level = 0
         while len(nodes) > 1:
             nodes = [_combine(is_max, x, y) for x, y in zip(nodes[::2], nodes[1::2], strict=True)]
@@ -132,18 +143,19 @@ class VectorAlu(wiring.Component):
         valid2, last2 = Signal(), Signal()
         shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
         halves = Signal(width, reset_less=True)
-        m.d.comb += arrived.eq(Mux(is_reduction, total_valid, valid1))
+        m.d.comb += arrived.eq(valid1 | total_valid | (valid0 & is_lut))
         m.d.sync += valid2.eq(arrived & (~is_gather | last1 | (pos1 == width - 1)))
         with m.If(arrived):
-            m.d.sync += last2.eq(last1 | is_reduction)
+            m.d.sync += last2.eq(Mux(is_lut, last0, last1 | is_reduction))
             with m.If(is_gather):
                 with m.Switch(pos1):
                     for lane in range(width):
                         with m.Case(lane):
                             m.d.sync += [shifted[lane].eq(element), halves[lane].eq(0)]
             with m.Else():
-                for lane, f in enumerate(fs):
-                    doubled = (Mux(is_reduction, total, f) if lane == 0 else f) << 1 >> setup.shift
+                for lane, (f, left) in enumerate(zip(fs, lefts, strict=True)):
+                    value = Mux(is_lut, left, Mux(is_reduction, total, f) if lane == 0 else f)
+                    doubled = value << 1 >> setup.shift
                     m.d.sync += [shifted[lane].eq(saturate(doubled >> 1, _SHIFTED_BITS)), halves[lane].eq(doubled[0])]
 
         # Stage 3: round and clip; the word is done, or the indices of the table.

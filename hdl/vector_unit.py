@@ -14,13 +14,12 @@ Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature),
 in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vector_saturations comes one cycle after its word).
 
 Timing [cycles], N = ceil(count / vector_width), R = floor(log2(vector_width) / 2) + 1; one word per cycle
-    ADD SUB MUL MAX COMPARE SHL    N + 3
-    LUT, SCALE                     N + 4
+    ADD to SHL, LUT, SCALE         N + 4
     SUM, PEAK_MAX                  N + 3 + R
-    GATHER                         count0 * count1 + 3
+    GATHER                         count0 * count1 + 4
     EMIT                           N + 1, and the cycles of ``host_stall``
     SET_EXPONENT                   1
-The command's first word is read in the cycle of its acceptance (SCALE: one later, when peak is complete).
+The command's first word is read in the cycle of its acceptance.
 
 Twin: ``model/digital/vector_unit.py``. Source: design choice.
 """
@@ -101,7 +100,7 @@ class VectorUnit(wiring.Component):
                 now.a.eq(new.a), now.b.eq(new.b), now.left.eq((new.count - 1) >> lane_bits), now.element.eq(new.element),
                 now.row.eq(new.element), now.left0.eq(new.count0 - 1), now.left1.eq(new.count1 - 1), now.pos.eq(0),
                 now.count0.eq(new.count0), now.stride0.eq(new.stride0), now.stride1.eq(new.stride1),
-                issue.eq(~(new_is[VectorOp.SCALE] | new_is[VectorOp.SET_EXPONENT])),
+                issue.eq(~new_is[VectorOp.SET_EXPONENT]),
             ]
         with m.Else():
             m.d.comb += [now.eq(kept), issue.eq(running & ~self.host_stall)]

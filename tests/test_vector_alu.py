@@ -70,7 +70,7 @@ def test_every_pair_of_corners(op):
         exact = [round_shift(twin.f(op, x, y), shift) for x, y in zip(chain(*a), chain(*b), strict=True)]
         assert elements(results) == [twin.sat16(x) for x in exact]
         assert clipped == sum(twin.sat16(x) != x for x in exact)
-        assert [cycle for cycle, *_ in results] == [k + 2 for k in range(len(a))]
+        assert [cycle for cycle, *_ in results] == [k + 3 for k in range(len(a))]
         assert [last for *_, last in results] == [0] * (len(a) - 1) + [1]
 
 
@@ -91,7 +91,7 @@ def test_operand_sources_and_tail():
         *(({"op": VectorOp.ADD, "b_element": 1, "tail": tail}, a, b) for tail in range(W)),
         ({"op": VectorOp.SUB, "scalar": -32768, "tail": 3}, [[-1, 0, 1, -32768]], b)])
     for tail, (results, _) in enumerate(by_tail):
-        assert results == [(2, [11, 12, 13, 14], 15, 0), (3, [55, 56, 57, 58], (2 << tail) - 1, 1)]
+        assert results == [(3, [11, 12, 13, 14], 15, 0), (4, [55, 56, 57, 58], (2 << tail) - 1, 1)]
     assert (elements(immediate[0]), immediate[1]) == ([32767, 32767, 32767, 0], 2)
 
 

@@ -51,12 +51,10 @@ def cycles(u, command):
     if op == _EMIT:
         return words + 1
     if op == _GATHER:
-        return command.count0 * command.count1 + 3
+        return command.count0 * command.count1 + 4
     if op == _SUM or op == _PEAK_MAX:
         return words + 3 + reduce_stages(u.vector_width)
-    if op == _LUT or op == _SCALE:
-        return words + 4
-    return words + 3
+    return words + 4
 
 
 @njit(cache=True)
