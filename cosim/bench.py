@@ -35,7 +35,7 @@ HEAD_BEATS = 4
 def STATUS(u: UnitParams):
     """What ``status`` holds."""
     return data.StructLayout({
-        "convert": 1, "starved": 1, "done": 1, "register_done": 1, "feeding": 1, "glitch": 1, "lost": 1, "steps": 12,
+        "convert": 1, "starved": 1, "done": 1, "register_done": 1, "feeding": 1, "glitch": 1, "lost": 1, "starving": 1, "steps": 12,
         "n_pulses": 8, "n_updates": 8, "n_beats": 8})
 
 
@@ -168,7 +168,8 @@ class Bench(wiring.Component):
         """``attention`` toggles; flags of events hold until ``taken`` changes."""
         top, status = self.top, self.status
         pulses, updates, outputs = self.pulse_recorder, self.update_recorder, self.output_recorder
-        events = {"convert": top.tile.convert, "starved": top.trace_starved & ~feeder.busy, "done": top.trace_done,
+        m.d.comb += status.starving.eq(top.trace_starved & ~feeder.busy)
+        events = {"convert": top.tile.convert, "starved": status.starving, "done": top.trace_done,
                   "register_done": master.done == master.go}
         full = pulses.full | outputs.full
         seen, emptied, updates_seen, full_before = Signal(), Signal(), Signal(), Signal()

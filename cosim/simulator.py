@@ -10,7 +10,7 @@ from multiprocessing.connection import Client
 
 import cocotb
 import numpy as np
-from cocotb.triggers import Timer, ValueChange
+from cocotb.triggers import First, Timer, ValueChange
 
 from cosim.bench import HEAD_BEATS, STATUS
 from cosim.feeder import feed_bytes
@@ -23,6 +23,9 @@ from model.params import Params
 from model.regmap import register_map
 
 __all__ = ["Unit", "serve"]
+
+PATIENCE = 20_000
+"""How long a unit may wait for a packet after the last one has left the feeder [simulation steps, two a cycle]."""
 
 
 def _bits(handle) -> np.ndarray:
@@ -56,7 +59,7 @@ class Unit:
         self.generators, self.taken, self.taken_updates = self.side.generators.read, 0, 0
         self.reg_go, self.packet_go = 0, 0
         self.queue, self.beats = [], []
-        self.done = self.register_done = False
+        self.done = self.register_done = self.starved = False
 
     async def reset(self):
         """Hold reset for a few cycles and let the first attention pass."""
@@ -146,14 +149,22 @@ class Unit:
                 return
 
     async def _service(self):
-        await ValueChange(self.dut.attention)
+        """Wait for attention, and not for ever where the unit waits for a packet that does not exist."""
+        attention = ValueChange(self.dut.attention)
+        if not self.starved:
+            await attention
+        elif await First(attention, patience := Timer(PATIENCE, "step")) is patience and self._status()["starving"]:
+            raise RuntimeError("the unit waits for a packet, but there is none left")
         self._look()
+
+    def _status(self):
+        bits = _bits(self.dut.status)
+        return {name: self.status_fields.read(bits, name) for name in self.status_fields.ranges}
 
     def _look(self):
         """Take everything that is there."""
         dut = self.dut
-        bits = _bits(dut.status)
-        status = {name: self.status_fields.read(bits, name) for name in self.status_fields.ranges}
+        status = self._status()
         if status["glitch"] or status["lost"]:
             raise RuntimeError("pulse glitch on the tile port" if status["glitch"] else "update recorder overrun")
         for k in range(status["n_pulses"]):
@@ -169,8 +180,7 @@ class Unit:
             self._read(status["steps"])
         if self.queue and not status["feeding"]:
             self._feed()
-        elif status["starved"] and not self.queue:
-            raise RuntimeError("the unit waits for a packet, but there is none left")
+        self.starved = bool(status["starving"] and not self.queue)
         self.done |= bool(status["done"])
         self.register_done |= bool(status["register_done"])
         self.taken ^= 1
@@ -188,7 +198,7 @@ class Unit:
         pos, neg = (np.ascontiguousarray(bits[self.pulse_fields.ranges[name]]) for name in ("pos", "neg"))
         if kind == Kind.SET and not field("refresh"):
             count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
-        analog.program(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind, side.tick)
+        analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind, side.tick)
 
     def _update(self, bits):
         """Hand the operands of one UPDATE to the ledger."""
@@ -236,7 +246,8 @@ class Unit:
         header = int(self.dut.read_header.value)
         tile, transpose, half, select = header & 15, header >> 4 & 1, header >> 5 & 3, header >> 7 & 3
         first, count = header >> 9 & 0x1FFF, header >> 22 & 0x1FFF
-        analog.read(side.constants, side.tiles, self.generators, tile, codes, transpose, half, select, steps, first, count, self.codes)
+        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, codes, transpose, half, select, steps, first, count,
+                        self.codes)
         self.dut.codes.value = _pack(self.codes[:count], u.adc_bits)
 
     # ---- packets ------------------------------------------------------------------------------------------------------

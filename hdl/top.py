@@ -137,6 +137,9 @@ class Top(wiring.Component):
             refresh.code_stb.eq(read.code_stb), refresh.code_index.eq(read.code_index), refresh.code_word.eq(read.code_word),
             refresh.pulse_busy.eq(pulses.busy),
             refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
+        ]
+        # one cycle later, so that no path leads from a command to the sequencer's view of the refresh unit
+        m.d.sync += [
             refresh.fill_stb.eq(accepted & ((op == UpdateOp.CLEAR) | (op == UpdateOp.LOAD))), refresh.fill_value.eq(op == UpdateOp.LOAD),
             refresh.fill_base.eq(update.i.payload.chi_base), refresh.fill_count.eq(update.i.payload.walk_count),
         ]

@@ -10,7 +10,7 @@ from numba import njit
 from model.isa import Walk
 from model.params import UnitParams
 
-__all__ = ["Ledger", "count_pulse", "record_update"]
+__all__ = ["Ledger", "count_commanded", "count_pulse", "record_update"]
 
 FULL_IMAGES = 10_000
 """Updates of a matrix after which only a sample of its weights is followed [1]."""
@@ -51,6 +51,18 @@ def count_pulse(net, walk, line, first, pos, neg):
     """Count one SET pulse of a threshold: ``net`` int32 (rows, cols) of a tile, +1 on G+, -1 on G-; lanes from ``first`` up."""
     for lane in range(pos.shape[0]):
         change = np.int32(pos[lane]) - np.int32(neg[lane])
+        if change != 0:
+            if walk == 0:
+                net[line, first + lane] += change
+            else:
+                net[first + lane, line] += change
+
+
+@njit(cache=True)
+def count_commanded(net, walk, line, first, counts, negative):
+    """Count the pulses of one command: counts[lane] SET pulses, on G- where negative[lane]."""
+    for lane in range(counts.shape[0]):
+        change = -counts[lane] if negative[lane] else counts[lane]
         if change != 0:
             if walk == 0:
                 net[line, first + lane] += change

@@ -36,7 +36,7 @@ class ModelBackend(Driver):
         emitted = vector_unit.new_emitted(2 + max(1, len(packets)) * (1 + self.u.n_lines))
         generators = side.generators
         error, pc = sequencer.run(
-            self.constants, side.constants, self.unit, side.tiles, generators.evaluation if evaluating else generators.read,
+            self.constants, side.constants, self.params.tile.convert_cycles, self.unit, side.tiles, generators.evaluation if evaluating else generators.read,
             generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays, side.tick)
         outputs = vector_unit.packets(emitted)
         if not error and self.table[entry, 0] == Opcode.DUMP:

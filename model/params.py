@@ -290,7 +290,7 @@ MNIST = Params()
 """784-250-10 and everything smaller; the default build."""
 
 SMALL = Params(unit=UnitParams(
-    lanes=8, vector_width=4, n_tiles=2, n_rows=32, n_cols=16, n_matrices=4, chi_words=64, vector_words=64, program_words=64,
+    lanes=8, vector_width=4, n_tiles=2, n_rows=32, n_cols=16, n_matrices=4, chi_words=64, vector_words=64, program_words=256,
     set_cycles=5, set_gap_cycles=2, reset_cycles=3, reset_gap_cycles=4,
 ))
 """A few lines, lanes and words: block tests and proofs."""

@@ -26,12 +26,18 @@ _HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UP
     int(Opcode[name]) for name in ("HALT", "LOOP", "NEXT", "WAIT", "ACCEPT", "DRIVE", "READ", "VECTOR", "GATHER", "EMIT",
                                    "UPDATE", "SCAN", "CLEAR", "DUMP", "LOAD"))
 _TIME, _CONTROL, _INSTRUCTIONS = INDEX["time"], INDEX["control"], INDEX["instructions"]
-_PACKETS_OUT = INDEX["packets_out"]
+_PACKETS_IN, _PACKETS_OUT = INDEX["packets_in"], INDEX["packets_out"]
 _LINES_UNIT, _VECTOR_UNIT, _UPDATE_UNIT, _SCAN_UNIT = range(4)
 MATRIX_FIELDS = tuple(matrix_fields(UnitParams()))
 _M = {name: index for index, name in enumerate(MATRIX_FIELDS)}
 _TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
     _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
+_ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END = (
+    int(Error[name]) for name in ("ILLEGAL_OPCODE", "BAD_MATRIX", "BAD_ADDRESS", "NOT_CLEARED", "LOOP_DEPTH", "PROGRAM_END"))
+_VECTOR_OP_GATHER, _VECTOR_OP_EMIT, _VECTOR_OP_SET_EXPONENT = int(VectorOp.GATHER), int(VectorOp.EMIT), int(VectorOp.SET_EXPONENT)
+_B_VECTOR = int(BKind.VECTOR)
+_LINES_DRIVE, _LINES_READ = int(LinesOp.DRIVE), int(LinesOp.READ)
+_UPDATE_UPDATE, _UPDATE_CLEAR, _UPDATE_DUMP, _UPDATE_LOAD = (int(UpdateOp[name]) for name in ("UPDATE", "CLEAR", "DUMP", "LOAD"))
 
 
 class UnitState(NamedTuple):
@@ -98,10 +104,10 @@ def _beyond(u, address, count):
 def _error_of(u, op, f, matrices, ok, cleared):
     """Error of an instruction, as ``hdl.decoder.OperandCheck`` and the sequencer's dispatch find it."""
     if op < 0 or (op == _VECTOR and f[0] > 10):
-        return int(Error.ILLEGAL_OPCODE)
+        return _ILLEGAL_OPCODE
     if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD):
         if f[0] >= u.n_matrices or not ok[f[0]]:
-            return int(Error.BAD_MATRIX)
+            return _BAD_MATRIX
         d = matrices[f[0]]
         bad = False
         if op == _DRIVE:
@@ -113,21 +119,21 @@ def _error_of(u, op, f, matrices, ok, cleared):
             walk, lane = (d[_ROWS], d[_COLS]) if d[_WALK] == 0 else (d[_COLS], d[_ROWS])
             bad = _beyond(u, f[3], walk) or _beyond(u, f[5], lane)
         if bad:
-            return int(Error.BAD_ADDRESS)
+            return _BAD_ADDRESS
         if op in (_UPDATE, _SCAN, _DUMP) and not cleared[f[0]]:
-            return int(Error.NOT_CLEARED)
+            return _NOT_CLEARED
         return 0
     bad = False
     if op == _ACCEPT:
         bad = f[3] == 0 and _beyond(u, f[0], f[1])
-    elif op == _VECTOR and f[0] != int(VectorOp.SET_EXPONENT):
+    elif op == _VECTOR and f[0] != _VECTOR_OP_SET_EXPONENT:
         bad = (f[5] == 0 or _beyond(u, f[1], f[5]) or _beyond(u, f[2], f[5]) or f[3] >= u.vector_words
-               or (f[4] == int(BKind.VECTOR) and _beyond(u, f[3], f[5])))
+               or (f[4] == _B_VECTOR and _beyond(u, f[3], f[5])))
     elif op == _GATHER:
         bad = f[2] == 0 or f[4] == 0 or f[0] >= u.vector_words
     elif op == _EMIT:
         bad = f[1] == 0 or _beyond(u, f[0], f[1])
-    return int(Error.BAD_ADDRESS) if bad else 0
+    return _BAD_ADDRESS if bad else 0
 
 
 @njit(cache=True)
@@ -135,17 +141,17 @@ def _vector_command(op, f):
     if op == _VECTOR:
         return VectorCommand(f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0)
     if op == _GATHER:
-        return VectorCommand(int(VectorOp.GATHER), f[0], 0, 0, 0, 0, 0, 0, 0, 0, 0, f[1], f[2], f[3], f[4], f[5])
-    return VectorCommand(int(VectorOp.EMIT), 0, f[0], 0, 0, f[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return VectorCommand(_VECTOR_OP_GATHER, f[0], 0, 0, 0, 0, 0, 0, 0, 0, 0, f[1], f[2], f[3], f[4], f[5])
+    return VectorCommand(_VECTOR_OP_EMIT, 0, f[0], 0, 0, f[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @njit(cache=True)
 def _lines_command(u, op, f, d):
     if op == _DRIVE:
         first, count = (d[_COL0], d[_COLS]) if f[1] else (d[_ROW0], d[_ROWS])
-        return LinesCommand(int(LinesOp.DRIVE), d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0)
+        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0)
     first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
-    return LinesCommand(int(LinesOp.READ), d[_TILE], f[1], f[2], f[3], first, count if f[5] == 0 else f[5], f[4], 0,
+    return LinesCommand(_LINES_READ, d[_TILE], f[1], f[2], f[3], first, count if f[5] == 0 else f[5], f[4], 0,
                         u.line_max if f[6] == 0 else f[6], 1)
 
 
@@ -155,9 +161,9 @@ def _update_command(op, f, d):
     walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
     walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
     if op == _UPDATE:
-        return UpdateCommand(int(UpdateOp.UPDATE), f[1], f[2], f[10], f[3], f[4], walk_count, f[5], f[6], lane_count,
+        return UpdateCommand(_UPDATE_UPDATE, f[1], f[2], f[10], f[3], f[4], walk_count, f[5], f[6], lane_count,
                              d[_WORDS_PER_LINE], d[_CHI_BASE], f[7], f[8], f[9], d[_TILE], d[_WALK], walk_first, lane_first)
-    kind = int(UpdateOp.CLEAR) if op == _CLEAR else int(UpdateOp.DUMP) if op == _DUMP else int(UpdateOp.LOAD)
+    kind = _UPDATE_CLEAR if op == _CLEAR else _UPDATE_DUMP if op == _DUMP else _UPDATE_LOAD
     return UpdateCommand(kind, 0, 0, 0, 0, 0, walk_count, 0, 0, lane_count, d[_WORDS_PER_LINE], d[_CHI_BASE], 0, 0, 0, d[_TILE],
                          d[_WALK], walk_first, lane_first)
 
@@ -193,10 +199,23 @@ def _record(u, command, vec, exponents, sums, lines, operands):
 
 
 @njit(cache=True)
-def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted, ledger, tick):
+def _unpack_load(u, words, packet, data):
+    """Elements of a LOAD packet (``host_stream``) in the layout of ``update_unit.load``."""
+    padded = (u.lanes + 3) // 4 * 4
+    beats = (u.lanes + u.vector_width - 1) // u.vector_width
+    for word in range(words):
+        for lane in range(u.lanes):
+            place = 2 * (word * padded + lane)
+            value = np.int64(packet[place]) | np.int64(packet[place + 1]) << 8
+            data[word * beats + lane // u.vector_width, lane % u.vector_width] = value - 65536 if value >= 32768 else value
+
+
+@njit(cache=True)
+def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted, ledger,
+        tick):
     """Run from ``entry`` to HALT or an error; returns (error, pc).
 
-    u: UnitConstants; tc, tiles: see ``model.analog.tile``; program: ``predecode``; matrices: int64 (n_matrices, fields);
+    u: UnitConstants; tc, tiles: see ``model.analog.tile``; convert_cycles: ``TileParams``; program: ``predecode``; matrices: int64 (n_matrices, fields);
     packets: uint8 (n, bytes), one per ACCEPT; emitted: see ``vector_unit``; ledger: (sums, lines, updates, net) of ``model.ledger``;
     tick: drift time of programming [ticks].
     """
@@ -209,6 +228,7 @@ def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, l
     loop_body, loop_left = np.zeros(u.loop_depth, np.int64), np.zeros(u.loop_depth, np.int64)
     operands = np.zeros((2, u.n_lines), np.int64)
     codes = np.zeros(u.n_lines, np.int32)
+    dumped = np.zeros((u.chi_words * ((u.lanes + u.vector_width - 1) // u.vector_width), u.vector_width), np.int32)
     depth, pc, packet = 0, entry, 0
     now = START_CYCLES + u.n_matrices
     accounted = 0  # cycles before this one are in ``control``, or a unit was busy
@@ -216,12 +236,12 @@ def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, l
     error = 0
     while True:
         if pc >= u.program_words:
-            error = int(Error.PROGRAM_END)
+            error = _PROGRAM_END
             break
         op, wait, f = program[pc, 0], program[pc, 1], program[pc, 2:]
         error = _error_of(u, op, f, matrices, ok, unit.cleared)
         if (op == _LOOP and depth == u.loop_depth) or (op == _NEXT and depth == 0):
-            error = int(Error.LOOP_DEPTH)
+            error = _LOOP_DEPTH
         if error:
             break
         barrier = op == _WAIT or op == _EMIT or op == _SCAN or op == _DUMP or op == _LOAD or op == _HALT
@@ -262,24 +282,39 @@ def run(u, tc, unit, tiles, rngs_read, rngs_program, program, matrices, entry, l
             free[_LINES_UNIT] = now + read_unit.drive(u, command, unit.vec, unit.lines, counters)
         elif op == _READ:
             command = _lines_command(u, op, f, matrices[f[0]])
-            free[_LINES_UNIT] = now + read_unit.read(u, command, tc, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
+            free[_LINES_UNIT] = now + read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec,
+                                                          counters, codes)
         elif op == _VECTOR or op == _GATHER or op == _EMIT:
             free[_VECTOR_UNIT] = now + vector_unit.execute(u, _vector_command(op, f), unit.vec, unit.luts, unit.exponents, unit.peak,
                                                            counters, emitted)
             if op == _EMIT:
                 counters[_PACKETS_OUT] += 1
         elif op == _SCAN:
-            free[_SCAN_UNIT] = now + refresh.scan(u, _scan_command(f, matrices[f[0]]), tc, tiles, rngs_read, rngs_program, unit.lines,
-                                                  unit.dirty, counters, tick)
+            free[_SCAN_UNIT] = now + refresh.scan(u, _scan_command(f, matrices[f[0]]), tc, convert_cycles, tiles, rngs_read, rngs_program,
+                                                  unit.lines, unit.dirty, counters, tick)
         elif op != _WAIT:
             command = _update_command(op, f, matrices[f[0]])
-            if op == _CLEAR or op == _LOAD:
+            if op == _UPDATE:
+                if command.accumulate and f[0] < len(sums):
+                    _record(u, command, unit.vec, unit.exponents, sums[f[0]], followed[f[0]], operands)
+                    updates[f[0]] += 1
+                taken = update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles, rngs_program,
+                                           counters, tick)
+            elif op == _CLEAR:
                 unit.cleared[f[0]] = 1
-            if op == _UPDATE and command.accumulate and f[0] < len(sums):
-                _record(u, command, unit.vec, unit.exponents, sums[f[0]], followed[f[0]], operands)
-                updates[f[0]] += 1
-            free[_UPDATE_UNIT] = now + update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles,
-                                                          rngs_program, counters, tick)
+                refresh.fill(unit.dirty, command.chi_base, command.walk_count, 0)
+                taken = update_unit.clear(u, command, unit.chi, counters)
+            elif op == _DUMP:
+                taken = update_unit.dump(u, command, unit.chi, dumped, counters)
+                counters[_PACKETS_OUT] += 1
+            else:
+                unit.cleared[f[0]] = 1
+                refresh.fill(unit.dirty, command.chi_base, command.walk_count, 1)
+                _unpack_load(u, command.walk_count * command.words_per_line, packets[packet], dumped)
+                packet += 1
+                counters[_PACKETS_IN] += 1
+                taken = update_unit.load(u, command, unit.chi, dumped, counters)
+            free[_UPDATE_UNIT] = now + taken
         now += step
         pc = following
     counters[_TIME] += now + 1

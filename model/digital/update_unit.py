@@ -4,7 +4,8 @@
 ``next_due`` and ``finish``, between which a bench can look at the pulse commands instead (``tests/test_update_unit.py``).
 
 State: ``chi`` int32[chi_words, lanes]; ``vec`` as in ``model/digital/vector_memory.py``; ``exponents`` int64[8];
-``dirty`` uint8[chi_words]: index chi_base + line is set when a threshold pulsed that line. A dump is int32[words * beats, vector_width].
+``dirty`` uint8[chi_words]: index chi_base + line is set when a threshold pulsed that line. A dump is
+int32[words * beats, vector_width].
 
 Timing: the cycles of ``model/digital/walker.py``; a word read in cycle s hands over its pulse command in cycle s + 3, later while
 the generator is busy: then everything waits. The unit is ready one cycle after the pipeline and the pulse generator are idle.
@@ -92,11 +93,11 @@ def next_due(u, command, run, chi, counters, counts, negative):
         n, group = k // groups, k % groups
         word = command.chi_base + run.lines[n] * groups + group
         if command.threshold:
-            if accumulate_threshold(u, run.multiplicands[n], run.lane_codes[group], chi[word], counts, negative):
+            if accumulate_threshold(u, run.multiplicands[n], run.lane_codes, group, chi, word, counts, negative):
                 run.at[0] = k + 1
                 return run.lines[n], group
         else:
-            counters[_SATURATIONS] += accumulate(u, run.multiplicands[n], run.lane_codes[group], chi[word])
+            counters[_SATURATIONS] += accumulate(u, run.multiplicands[n], run.lane_codes, group, chi, word)
     run.at[0] = run.lines.shape[0] * groups
     return -1, -1
 
