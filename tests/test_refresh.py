@@ -12,7 +12,7 @@ from hdl.pulse_gen import PulseGen
 from hdl.read_unit import ReadUnit
 from hdl.refresh import Refresh
 from model.analog import tile as analog
-from model.commands import ScanCommand
+from model.commands import LinesOp, ScanCommand
 from model.digital import refresh as twin
 from model.events import EVENTS, INDEX, N_EVENTS
 from model.isa import Kind
@@ -201,6 +201,57 @@ def test_rtl_is_the_twin(name, noise, gated):
     assert events["refresh_misses"] > 0
     assert events["set_refresh"] > 10
     assert run_rtl(u, work, Tile(u, noise), gated) == (times, events, digest)
+
+
+def test_rtl_due_at_the_limits():
+    """Codes on both sides of ``high`` and ``low``, fed to the tap: exactly the due cells are reset, in order."""
+    u = UNITS["wide"]
+    dut = Refresh(u)
+    cases, reset = [], []
+    for high, low in ((10, 5), (0, 1), (20, 40), (31, 63)):
+        near = sorted({-31, 0, 31, *(min(31, high + k) for k in (-1, 0, 1)), *(high + 1 - min(low + k, 31) for k in (-1, 0, 1))})
+        pairs = [(a, b) for a in near for b in near if max(abs(a), abs(b)) <= 31]
+        cases += [(high, low, pairs[k:k + 24]) for k in range(0, len(pairs), 24)]
+
+    async def bench(ctx):
+        ctx.set(dut.o_lines.ready, 1)
+        ctx.set(dut.o_pulse.ready, 1)
+        for high, low, pairs in cases:
+            ctx.set(dut.mark_stb, 1)
+            await ctx.tick()
+            ctx.set(dut.mark_stb, 0)
+            command = ScanCommand(**{**dict.fromkeys(ScanCommand._fields, 0), "walk_count": 1, "lane_count": len(pairs), "steps": 1,
+                                     "high": high, "low": low, "floor": 63})
+            await stream_put(ctx, dut.i, command._asdict())
+            pulses = []
+            for half in range(2):
+                while not (ctx.get(dut.o_lines.valid) and ctx.get(dut.o_lines.payload.half) == 1 + half
+                           and ctx.get(dut.o_lines.payload.op) == LinesOp.READ):
+                    await ctx.tick()
+                ctx.set(dut.o_lines.ready, 1)
+                await ctx.tick()
+                ctx.set(dut.o_lines.ready, 0)
+                codes = [pair[half] for pair in pairs] + [31] * (-len(pairs) % u.vector_width)
+                for first in range(0, len(pairs), u.vector_width):
+                    ctx.set(dut.code_stb, 1)
+                    ctx.set(dut.code_index, first)
+                    ctx.set(dut.code_word, codes[first:first + u.vector_width])
+                    await ctx.tick()
+                ctx.set(dut.code_stb, 0)
+                ctx.set(dut.o_lines.ready, 1)
+            while not ctx.get(dut.i.ready):
+                if ctx.get(dut.o_pulse.valid):
+                    payload = dut.o_pulse.payload
+                    assert ctx.get(payload.kind) == Kind.RESET
+                    pulses.append((ctx.get(payload.first), ctx.get(payload.negative[0])))
+                await ctx.tick()
+            reset.append(pulses)
+
+    simulate(dut, bench)
+    want = [[(k, side) for k, pair in enumerate(pairs) if twin.is_due(*pair, high, low) for side in range(2)]
+            for high, low, pairs in cases]
+    assert reset == want
+    assert 0 < sum(map(len, want)) < 2 * sum(len(pairs) for _, _, pairs in cases)
 
 
 def test_only_dirty_lines_cost():
