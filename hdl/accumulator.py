@@ -22,7 +22,7 @@ A word must not be read while it is in a later stage: within a command every wor
 one before has left the pipeline. This is asserted.
 
 The memory is split into ``banks`` of vector_width lanes with one write enable each, so that LOAD writes a bank from one stream
-word: ``load_en`` writes ``load`` to bank ``load_bank`` of the word in stage "threshold"; ``loading`` keeps the pipeline from writing.
+word: ``load_en`` writes ``load`` to bank ``load_bank`` of the word in stage "threshold"; ``loading`` bars all other writes.
 
 Timing: latency 2 from read to write, 3 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.

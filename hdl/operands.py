@@ -8,12 +8,12 @@ Contract, per element v of a vector with right shift ``shift`` (the line code, t
 Codes are packed outer_bits + 1 bits each: magnitude below sign. Positions from ``count`` on have code 0.
 
 Order of the words: walk words until one with a non-zero code was seen (or all are fetched), lane words, the other walk words.
-So leading empty words and the walker's latency hide behind the lane words. At most 4 = FIFO depth non-empty walk words come before
-the lane words, so lanes never wait for the walker, which waits for them.
+So leading empty words and the walker's latency hide behind the lane words. At most 4 = FIFO depth non-empty walk words come
+before the lane words, so lanes never wait for the walker, which waits for them.
 
 ``sweep``: nothing is read; every position below ``walk_count`` is walked, with code 0, and no lanes are loaded.
 
-Stages (``go`` high, walker not blocked): address | data, |v| | shift, clip, round | walk word offered. The read port holds its data.
+Stages (``go`` high, walker not blocked): address | data, |v| | shift, clip, round | walk word offered. The read port holds.
 
 Timing: one word per cycle; lane codes are in the register 3 moving cycles after their address, walk words are offered then.
 Source: design choice.

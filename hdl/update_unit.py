@@ -13,9 +13,10 @@ DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream wor
 LOAD    the inverse, from ``i_load``: elements are clipped to +-chi_max; elements beyond the lane axis are dropped, so they never
         pulse a cell outside the matrix. A stream word with ``count`` 0 begins the packet anew. ``last`` is not looked at.
 
-Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse. All stages
-move together; they hold while a pulse command waits, while a DUMP or LOAD word takes its stream words, and in ``host_stall``. The stages
-up to "read" also hold until the lane codes are loaded. A word is visited once in a command and a command starts on an empty pipeline.
+Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse. All
+stages move together; they hold while a pulse command waits, while a DUMP or LOAD word takes its stream words, and in
+``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once in a command, and a
+command starts on an empty pipeline: no hazards.
 
 Ports
 -----
@@ -28,8 +29,8 @@ active : Out(1)
     Must be clocked in this cycle. ``host_stall``: nothing but the host is waited for (cycles not counted as unit time).
 events : Out(StructLayout)
     As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command.
-trace_* : for recorders (with ``trace_valid``-style strobes, in cycles in which the unit moves):
-    trace_line_stb, trace_line, trace_code: one per walked line of an accumulating UPDATE; the code is signed and has ``negate`` applied.
+trace_* : for recorders; strobes are high for one cycle:
+    trace_line_stb, trace_line, trace_code: one per walked line of an accumulating UPDATE; the code is signed, ``negate`` applied.
     trace_lane_stb, trace_lane_address, trace_lanes: signed lane codes, one vector word, before the first walked line.
     trace_exponent (s = E[e] + exponent), trace_rate, trace_chi_base: of the running command.
 
@@ -40,7 +41,7 @@ g = words_per_line, and words that never run dry (a non-empty word lasts as long
     CLEAR   walk_count g + 14        DUMP, LOAD   walk_count g ceil(lanes / vector_width) + 14
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,8 +61,6 @@ class UpdateUnit(wiring.Component):
     """See the module's data sheet."""
 
     def __init__(self, u: UnitParams):
-        if u.chi_bits > u.element_bits:
-            raise ValueError(f"chi_bits = {u.chi_bits}: DUMP and LOAD carry at most {u.element_bits} bits")
         self.u = u
         self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
         self.accumulator = Accumulator(u)

@@ -16,11 +16,11 @@ from model.params import UnitParams
 from tests.formal import any_value, prove
 from tests.sim import simulate
 
-TINY = UnitParams(lanes=2, vector_width=4, n_rows=4, n_cols=4, outer_bits=2, eps_log2=4, chi_bits=5, update_max_steps=1, rate_bits=2,
-                  chi_words=16)
+SHAPE = dict(vector_width=4, n_rows=8, n_cols=8, chi_words=16)
+TINY = UnitParams(lanes=2, outer_bits=2, eps_log2=4, chi_bits=5, update_max_steps=1, rate_bits=2, **SHAPE)
 SHAPES = [
-    UnitParams(lanes=7, vector_width=4, n_rows=8, n_cols=8, eps_log2=5, chi_bits=6, update_max_steps=3, chi_words=16),
-    UnitParams(lanes=4, vector_width=4, n_rows=8, n_cols=8, eps_log2=5, chi_bits=9, outer_bits=3, update_max_steps=7, chi_words=16),
+    UnitParams(lanes=7, eps_log2=5, chi_bits=6, update_max_steps=3, **SHAPE),
+    UnitParams(lanes=4, eps_log2=5, chi_bits=9, outer_bits=3, update_max_steps=7, **SHAPE),
 ]
 
 
@@ -35,7 +35,7 @@ def test_model_conserves(seed, u):
         t = int(rng.integers(-u.multiplicand_max, u.multiplicand_max + 1))
         codes = rng.integers(-u.outer_max, u.outer_max + 1, u.lanes).astype(np.int32)
         total += np.sign(t * codes) * ((abs(t * codes) + (1 << u.outer_bits >> 1)) >> u.outer_bits)
-        if twin.accumulate_threshold(c, t, codes, chi, counts, negative):
+        if twin.accumulate_threshold(c, t, codes[None], 0, chi[None], 0, counts, negative):
             assert counts.any()
             assert counts.max() <= u.count_max
             pulses += np.where(negative, -counts, counts)
@@ -60,10 +60,10 @@ def test_rtl_is_the_twin(u, threshold):
         word = n % n_words
         jobs.append((word, t, codes))
         if threshold:
-            if twin.accumulate_threshold(c, t, codes, chi[word], counts, negative):
+            if twin.accumulate_threshold(c, t, codes[None], 0, chi, word, counts, negative):
                 expected_pulses.append((counts.tolist(), [int(s) for s, n in zip(negative, counts, strict=True) if n]))
         else:
-            expected_clips += twin.accumulate(c, t, codes, chi[word])
+            expected_clips += twin.accumulate(c, t, codes[None], 0, chi, word)
         states.append(chi[word].copy())
 
     async def step(ctx, go):
@@ -90,7 +90,8 @@ def test_rtl_is_the_twin(u, threshold):
             ctx.set(dut.multiplicand, abs(t))
             ctx.set(dut.treble, 3 * abs(t))
             ctx.set(dut.line_negative, t < 0)
-            ctx.set(dut.codes, sum((abs(int(d)) | (int(d < 0) << u.outer_bits)) << k * (u.outer_bits + 1) for k, d in enumerate(codes)))
+            packed = [abs(int(d)) | int(d < 0) << u.outer_bits for d in codes]
+            ctx.set(dut.codes, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
             while source.random() < 0.3:
                 await step(ctx, 0)
             await step(ctx, 1)

@@ -125,7 +125,7 @@ def finish(run, counters):
 
 @njit(cache=True)
 def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_state, rngs_program, counters, tick):
-    """Run an UPDATE; returns its cycles. ``rngs_program``: ``Generators.program``; ``net``: signed pulses, see ``model.ledger``."""
+    """Run an UPDATE; returns its cycles. ``rngs_program``: ``Generators.program``; ``net``: see ``model.ledger``."""
     run = begin(u, command, vec, exponents, counters)
     counts, negative = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8)
     while True:

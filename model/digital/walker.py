@@ -4,9 +4,9 @@ Cycles count from the acceptance of the command (cycle 0) over cycles in which t
 generator, streams) is added by ``model/digital/update_unit.py``. With L lane words and w0 empty leading walk words, in cycles:
 
     address of walk word w    1 + w, for w < n_first = min(w0 + 4, walk words); the others L later
-    lane codes loaded         n_first + L + 3                                                                   (``loaded``)
+    lane codes loaded         n_first + L + 3 (``loaded``)
     walk word w offered       R = 3 after its address, after the word before, and not while DEPTH words wait
-    line picked               one per cycle, from R + 1 on; not from the first pick + 6 to ``loaded`` (it waits there for the lanes)
+    line picked               one per cycle, from R + 1 on; not from the first pick + 6 to ``loaded`` (the lanes are waited for)
     word of chi read          6 cycles after the pick, or when the lanes are loaded
 """
 import numpy as np
@@ -26,8 +26,8 @@ FRONT = 6
 def walk(u, command, vec, sweep, lines, codes, reads):
     """Walk the walk vector; returns (lines walked, cycle ``loaded`` or 0, cycle from which nothing is fetched or walked).
 
-    Writes per walked line its number and signed code (without ``negate``), and per word (line, group) its ``reads`` cycle. Arrays of
-    at least walk_count, walk_count and walk_count * words_per_line entries.
+    Writes per walked line its number and signed code (without ``negate``), and per word (line, group) its ``reads`` cycle.
+    Arrays of at least walk_count, walk_count and walk_count * words_per_line entries.
     """
     width, groups, count = u.vector_width, command.words_per_line, command.walk_count
     base, shift = command.walk_src * width, command.walk_shift
