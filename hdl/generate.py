@@ -13,6 +13,7 @@ import argparse
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -86,8 +87,12 @@ def generate(params: Params, out: Path) -> list[Path]:
         ports.append(f"## {name}\n\n```\n{sheet}\n```\n\n{port_table(component)}")
     (out / "ports.md").write_text("\n".join(ports), encoding="utf-8")
     (out / "params.json").write_text(params.to_json(), encoding="utf-8")
-    CHeaderExporter().export(root, str(out / "registers.h"))
+    CHeaderExporter().export(root, str(out / "registers.h"), reuse_typedefs=False)
     HTMLExporter().export(root, str(out / "registers"), title="crosstrain registers")
+    page = out / "registers" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    time = re.search(r"BUILD_TS = (\d+);", text)
+    page.write_text(text.replace(time[1], "0") if time else text, encoding="utf-8")
     return files
 
 
