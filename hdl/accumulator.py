@@ -62,6 +62,9 @@ class Accumulator(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.banks = -(-u.lanes // u.vector_width)
+        # registers of the stages "multiply-add" (address, updates) and "threshold" (address, sums); attributes for proofs
+        self.sum_address, self.write_address = Signal(range(u.chi_words)), Signal(range(u.chi_words))
+        self.updates = [Signal(u.update_max.bit_length() + 2, name=f"update{k}") for k in range(u.lanes)]
         self.sums = [Signal(signed((u.chi_max + u.update_max).bit_length() + 1), name=f"sum{k}") for k in range(u.lanes)]
         super().__init__({
             "go": In(1), "valid": In(1), "address": In(range(u.chi_words)),
@@ -76,10 +79,10 @@ class Accumulator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        u, go, sums = self.u, self.go, self.sums
+        u, go, updates, sums = self.u, self.go, self.updates, self.sums
         code_bits, bank_bits = u.outer_bits + 1, u.vector_width * u.chi_bits
 
-        sum_address, write_address = Signal(range(u.chi_words)), Signal(range(u.chi_words))
+        sum_address, write_address = self.sum_address, self.write_address
         with m.If(go):
             m.d.sync += [
                 self.sum_valid.eq(self.valid), self.write_valid.eq(self.sum_valid),
@@ -87,12 +90,10 @@ class Accumulator(wiring.Component):
             ]
 
         # read: U of each lane, beside the memory access
-        updates = []
         for k in range(u.lanes):
-            expression = lane_update(u, self.multiplicand, self.treble, self.line_negative, self.codes.word_select(k, code_bits))
-            updates.append(Signal(len(expression), name=f"update{k}"))
+            code = self.codes.word_select(k, code_bits)
             with m.If(go):
-                m.d.sync += updates[k].eq(expression)
+                m.d.sync += updates[k].eq(lane_update(u, self.multiplicand, self.treble, self.line_negative, code))
 
         # multiply-add
         for k in range(u.lanes):

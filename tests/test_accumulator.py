@@ -3,10 +3,9 @@ import random
 
 import numpy as np
 import pytest
-from amaranth import Assert, Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth import Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.asserts import AnyConst
-from amaranth.hdl import Assume, Cover
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Assert, Assume, Cover
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,3 +129,86 @@ class Watched(Accumulator):
         port = m.submodules["bank0"].read_port(domain="comb")
         m.d.comb += [port.addr.eq(self.watch), self.stored.eq(port.data)]
         return m
+
+
+class ConservationSpec(Elaboratable):
+    """Anything the walker may do, for a watched word and lane: sum of U == eps * signed pulses + chi (mod 2^16), |chi| < eps."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m = Module()
+        u, bits = self.u, 16
+        m.submodules.dut = dut = Watched(u)
+        address, lane = Signal(range(u.chi_words)), Signal(range(u.lanes))
+        m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), dut.watch.eq(address)]
+        for port in (dut.go, dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
+            m.d.comb += port.eq(any_value(m, port.shape()))
+        m.d.comb += [dut.treble.eq(3 * dut.multiplicand), dut.threshold.eq(1), Assume(dut.multiplicand <= u.multiplicand_max)]
+
+        # the watched lane's U, and its way through the pipeline (ghosts of address and U)
+        code_bits = u.outer_bits + 1
+        code = Signal(code_bits)
+        m.d.comb += code.eq(dut.codes.word_select(lane, code_bits))
+        magnitude = (dut.multiplicand * code[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
+        update = Signal(signed(bits))
+        m.d.comb += update.eq(Mux(code[-1] ^ dut.line_negative, -magnitude, magnitude))
+        m.d.comb += Assert(magnitude <= u.update_max)
+        adding, writing, pulsing = Signal(), Signal(), Signal()
+        adding_address, writing_address = Signal.like(address), Signal.like(address)
+        adding_update, writing_update = Signal.like(update), Signal.like(update)
+        with m.If(dut.go):
+            m.d.sync += [
+                adding.eq(dut.valid), writing.eq(adding), pulsing.eq(writing & (writing_address == address)),
+                adding_address.eq(dut.address), writing_address.eq(adding_address),
+                adding_update.eq(update), writing_update.eq(adding_update),
+            ]
+        m.d.comb += [Assert(dut.sum_valid == adding), Assert(dut.write_valid == writing),
+                     Assert(dut.sum_address == adding_address), Assert(dut.write_address == writing_address)]
+        with m.If(dut.valid):                            # the walker's promise
+            m.d.comb += [Assume(~(adding & (adding_address == dut.address))), Assume(~(writing & (writing_address == dut.address)))]
+
+        # ledger of the watched weight
+        stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))
+        total, pulses, steps = Signal(signed(bits)), Signal(signed(bits)), Signal(signed(bits))
+        m.d.comb += [
+            stored.eq(dut.stored.word_select(lane, u.chi_bits).as_signed()),
+            count.eq(Cat(dut.counts).word_select(lane, u.count_bits)),
+            steps.eq(Mux(dut.negative.bit_select(lane, 1), -count, count)),
+        ]
+        handed = pulsing & dut.go & dut.pulse_valid       # in this cycle the command leaves
+        with m.If(dut.go & writing & (writing_address == address)):
+            m.d.sync += total.eq(total + writing_update)
+        with m.If(handed):
+            m.d.sync += pulses.eq(pulses + steps)
+        waiting = Mux(pulsing & dut.pulse_valid, steps, 0)
+        m.d.comb += Assert(total == ((pulses + waiting) * u.eps + stored)[:bits].as_signed())
+        m.d.comb += [Assert(stored < u.eps), Assert(stored > -u.eps)]
+        with m.If(pulsing & ~dut.pulse_valid):
+            m.d.comb += Assert(count == 0)
+
+        # the sum in flight is exact, so it did not overflow
+        sums, in_flight = Signal(signed(bits)), Signal(u.update_max.bit_length() + 2)
+        with m.Switch(lane):
+            for k in range(u.lanes):
+                with m.Case(k):
+                    m.d.comb += [sums.eq(dut.sums[k]), in_flight.eq(dut.updates[k])]
+        read = Signal(signed(u.chi_bits))
+        m.d.comb += read.eq(dut.word.word_select(lane, u.chi_bits).as_signed())
+        for valid, amount in ((adding, adding_update), (writing, writing_update)):
+            with m.If(valid):
+                m.d.comb += [Assert(amount <= u.update_max), Assert(amount >= -u.update_max)]
+        with m.If(adding & (adding_address == address)):
+            m.d.comb += [Assert(read == stored), Assert(~(writing & (writing_address == address)))]
+        with m.If(adding):
+            m.d.comb += Assert(adding_update == in_flight[1:].as_signed() + in_flight[0])
+        with m.If(writing & (writing_address == address)):
+            m.d.comb += Assert(sums == stored + writing_update)
+        m.d.comb += [Cover((pulses == 3) & (stored == 2 - u.eps)), Cover((pulses == -2) & ~dut.go & writing & dut.pulse_valid)]
+        return m
+
+
+@pytest.mark.formal
+def test_formal_conservation():
+    prove(ConservationSpec(TINY), "accumulator", depth=6, cover_depth=20)
