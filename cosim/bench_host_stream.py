@@ -2,6 +2,7 @@
 import itertools
 import os
 import random
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -17,7 +18,7 @@ from model.events import N_EVENTS
 from model.params import Params
 
 U = Params.from_json(os.environ["CROSSTRAIN_PARAMS"]).unit
-BLOCK = HostStream(U)
+BLOCK: Any = HostStream(U)
 
 
 def _pause(seed):
@@ -67,7 +68,7 @@ async def _memory(dut, vec, seed):
         dut.w_host__ready.value = ready = int(not next(pause))
         await RisingEdge(dut.clk)
         if ready and int(dut.w_host__valid.value):
-            write = data.Const(layout, int(dut.w_host__payload.value))
+            write: Any = data.Const(layout, int(dut.w_host__payload.value))
             for k in range(U.vector_width):
                 if write.mask >> k & 1:
                     vec[write.addr * U.vector_width + k] = write.data[k]
@@ -84,7 +85,7 @@ async def packets_in(dut, seed):
     cocotb.start_soon(_memory(dut, vec, seed))
     values = np.random.default_rng(1)
     lengths = [1, 7, 8, 9, U.vector_width, 3 * U.vector_width + 5, 61]
-    commands = [(dst, count, wide, 0, 0) for dst, count in enumerate(lengths) for wide in (0, 1)]
+    commands = [(dst, count, wide, 0, 0) for dst, count in enumerate(lengths) for wide in (False, True)]
     for index, (_, count, wide, _, _) in enumerate(commands):
         if index % 3 == 0:
             source.send_nowait(AxiStreamFrame(bytes((count << wide) + 9)))
@@ -97,7 +98,6 @@ async def packets_in(dut, seed):
         await RisingEdge(dut.clk)
         while int(dut.accepting.value):
             await RisingEdge(dut.clk)
-        assert source.count() >= 0
     assert source.empty()
     await ClockCycles(dut.clk, 2)
     assert (vec == expected).all()

@@ -2,6 +2,7 @@
 import itertools
 import os
 import random
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -15,13 +16,13 @@ U = Params.from_json(os.environ["CROSSTRAIN_PARAMS"]).unit
 MAP = register_map(U)
 
 
-async def _start(dut, seed):
+async def _start(dut, seed) -> Any:
     """Clock, reset, master; ``seed`` None means without pauses."""
     Clock(dut.clk, 10, "ns").start()
     dut.rst.value = 1
     for name in ("busy", "done", "accepting", "error", "error_pc", "pc", "read_value"):
         getattr(dut, name).value = 0
-    master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+    master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
     if seed is not None:
         channels = (master.write_if.aw_channel, master.write_if.w_channel, master.write_if.b_channel,
                     master.read_if.ar_channel, master.read_if.r_channel)
