@@ -2,12 +2,14 @@
 
 Functions of expressions to expressions, without state. Bits are dropped only through these.
 
-``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up. Built as ``w = 2 v >> s; (w >> 1) + (w & 1)``, so that
-the carry chain follows the shifter and is only as wide as the result.
+``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up. Built as ``((2 v >> s) + 1) >> 1``: the carry chain
+follows the shifter and is as wide as the result.
+
+An expression is emitted once for every use: give ``fits`` and ``saturate``, which use theirs several times, a Signal.
 
 Source: design choice (``model/isa.py``).
 """
-from amaranth import Cat, Mux, Value
+from amaranth import Mux, Value
 
 __all__ = ["fits", "round_shift", "saturate"]
 
@@ -22,8 +24,7 @@ def round_shift(value, shift):
     ``shift`` is an int or an unsigned expression. The result has the shape of ``value`` (it always fits).
     """
     value = Value.cast(value)
-    doubled = (value << 1) >> shift
-    return _as(((doubled >> 1) + doubled[0])[:len(value)], value)
+    return _as(((((value << 1) >> shift) + 1) >> 1)[:len(value)], value)
 
 
 def fits(value, bits):
@@ -39,6 +40,5 @@ def saturate(value, bits):
     value = Value.cast(value)
     if len(value) <= bits:
         return value
-    negative = value[-1]
-    limit = Cat((~negative).replicate(bits - 1), negative)
-    return Mux(fits(value, bits), value[:bits], limit).as_signed()
+    low = -1 << bits - 1
+    return Mux(fits(value, bits), value[:bits].as_signed(), Mux(value[-1], low, ~low))

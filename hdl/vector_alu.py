@@ -79,8 +79,11 @@ class VectorAlu(wiring.Component):
         ops = {op: Signal(name=f"is_{op.name.lower()}") for op in _SPECIAL}
         m.d.comb += [signal.eq(setup.op == op) for op, signal in ops.items()]
         is_lut, is_scale, is_gather, is_sum, is_max = ops.values()
-        is_reduction = is_sum | is_max
-        tail_mask = lanes_up_to(setup.tail, width)
+        is_reduction, has_b, tail_mask = Signal(), Signal(), Signal(width)
+        m.d.comb += [
+            is_reduction.eq(is_sum | is_max), has_b.eq(setup.b_vector | setup.b_element),
+            tail_mask.eq(lanes_up_to(setup.tail, width)),
+        ]
 
         # Stage 0: operands.
         valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
@@ -99,8 +102,9 @@ class VectorAlu(wiring.Component):
         valid1, last1, pos1 = Signal(), Signal(), Signal(range(width))
         fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
         element = Signal(signed(bits), reset_less=True)
-        has_b = setup.b_vector | setup.b_element
-        lanes = [(f, a, Mux(has_b, b, setup.scalar)) for f, a, b in zip(fs, lefts, rights, strict=True)]
+        operands = [Signal(signed(bits + 1), name=f"operand_{lane}") for lane in range(width)]
+        m.d.comb += [operand.eq(Mux(has_b, right, setup.scalar)) for operand, right in zip(operands, rights, strict=True)]
+        lanes = list(zip(fs, lefts, operands, strict=True))
         m.d.sync += valid1.eq(valid0 & ~is_reduction & ~is_lut)
         with m.If(valid0):
             m.d.sync += [last1.eq(last0), pos1.eq(pos0)]
@@ -119,13 +123,17 @@ class VectorAlu(wiring.Component):
                     m.d.sync += element.eq(Array(lefts)[lane0])
 
         # Tree: the reductions, two levels per cycle; it ends with the accumulator, which starts anew after its last word.
-        absent = Mux(is_max, -1 << bits - 1, 0)
-        nodes = [Mux(~last0 | tail_mask[lane], left, absent) for lane, left in enumerate(lefts)]
+        nodes = [Signal(signed(bits), name=f"leaf_{lane}") for lane in range(width)]
+        m.d.comb += [
+            leaf.eq(Mux(~last0 | tail_mask[lane], left, Mux(is_max, -1 << bits - 1, 0)))
+            for lane, (leaf, left) in enumerate(zip(nodes, lefts, strict=True))]
         node_valid, node_last = valid0 & is_reduction, last0
         level = 0
         while len(nodes) > 1:
-            nodes = [_combine(is_max, x, y) for x, y in zip(nodes[::2], nodes[1::2], strict=True)]
             level += 1
+            pairs = list(zip(nodes[::2], nodes[1::2], strict=True))
+            nodes = [Signal(signed(bits + level), name=f"node_{level}_{k}") for k in range(len(pairs))]
+            m.d.comb += [node.eq(_combine(is_max, x, y)) for node, (x, y) in zip(nodes, pairs, strict=True)]
             if level % 2 == 0:
                 valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
                 held = [Signal.like(node, name=f"tree_{level}_{k}", reset_less=True) for k, node in enumerate(nodes)]
@@ -143,20 +151,20 @@ class VectorAlu(wiring.Component):
         valid2, last2 = Signal(), Signal()
         shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
         halves = Signal(width, reset_less=True)
+        doubles = [Signal(signed(_F_BITS + 1), name=f"doubled_{lane}") for lane in range(width)]
+        for lane, (doubled, f, left) in enumerate(zip(doubles, fs, lefts, strict=True)):
+            m.d.comb += doubled.eq(Mux(is_lut, left, Mux(is_reduction, total, f) if lane == 0 else f) << 1 >> setup.shift)
         m.d.comb += arrived.eq(valid1 | total_valid | (valid0 & is_lut))
         m.d.sync += valid2.eq(arrived & (~is_gather | last1 | (pos1 == width - 1)))
         with m.If(arrived):
             m.d.sync += last2.eq(Mux(is_lut, last0, last1 | is_reduction))
             with m.If(is_gather):
-                with m.Switch(pos1):
-                    for lane in range(width):
-                        with m.Case(lane):
-                            m.d.sync += [shifted[lane].eq(element), halves[lane].eq(0)]
+                m.d.sync += [shifted[lane].eq(Mux(pos1 == lane, element, shifted[lane])) for lane in range(width)]
+                m.d.sync += halves.eq(0)
             with m.Else():
-                for lane, (f, left) in enumerate(zip(fs, lefts, strict=True)):
-                    value = Mux(is_lut, left, Mux(is_reduction, total, f) if lane == 0 else f)
-                    doubled = value << 1 >> setup.shift
-                    m.d.sync += [shifted[lane].eq(saturate(doubled >> 1, _SHIFTED_BITS)), halves[lane].eq(doubled[0])]
+                m.d.sync += [signal.eq(saturate(doubled[1:].as_signed(), _SHIFTED_BITS))
+                             for signal, doubled in zip(shifted, doubles, strict=True)]
+                m.d.sync += halves.eq(Cat(doubled[0] for doubled in doubles))
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
         table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[])
