@@ -1,16 +1,17 @@
 """Line driver: pulse-width modulated drivers of all rows or columns of a tile.
 
-Line l holds a code (magnitude, polarity). A window of ``steps`` steps drives line l in steps k = 0 .. steps - 1 with k < magnitude:
-its pulse is min(magnitude, steps) cycles long and begins with the window.
+Line l holds a code (magnitude, polarity). A window of ``steps`` steps drives line l in those steps k = 0 .. steps - 1 that have
+k < magnitude: its pulse is min(magnitude, steps) cycles long and begins with the window.
 
-Magnitudes are kept as ``line_bits`` planes of ``n_lines`` bits; all lines are compared with the shared step counter by wide logic, from
-the lowest plane up: ``gt = plane & gt if k[b] else plane | gt``.
+Magnitudes are kept as ``line_bits`` planes of ``n_lines`` bits; all lines are compared with the shared step counter by wide
+logic, from the lowest plane up: ``gt = plane & gt if k[b] else plane | gt``.
 
 Ports
 -----
 i : In(LineWriteSignature(u))
-    ``clear``: all lines 0. ``en``: word ``addr`` (lines addr * vector_width ..) takes ``magnitude`` and ``polarity``. ``start``: a window
-    of ``steps`` (1 to line_max) begins in the next cycle. At most one of the three, and none while ``integrate`` (asserted).
+    ``clear``: all lines 0. ``en``: word ``addr`` (lines addr * vector_width ..) takes ``magnitude`` and ``polarity``.
+    ``start``: a window of ``steps`` (1 to line_max) begins in the next cycle.
+    At most one of the three, and none while ``integrate`` (asserted).
 drive, polarity : Out(n_lines)
     Registers. ``polarity`` is 1 for negative and holds with the code.
 integrate : Out(1)
@@ -67,7 +68,8 @@ class LineDriver(wiring.Component):
             with m.If(i.en & (i.addr == word)):
                 place = slice(word * width, (word + 1) * width)
                 m.d.sync += self.polarity[place].eq(i.polarity)
-                m.d.sync += [plane[place].eq(Cat(i.magnitude[k][bit] for k in range(width))) for bit, plane in enumerate(self.planes)]
+                m.d.sync += [plane[place].eq(Cat(i.magnitude[k][bit] for k in range(width)))
+                             for bit, plane in enumerate(self.planes)]
 
         steps, step = self.steps, self.step
         m.d.comb += [

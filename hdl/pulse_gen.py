@@ -12,8 +12,9 @@ A train, once accepted, waits while ``hold`` and then runs to its end. ``busy`` 
 decided in that cycle begins after the whole gap. Exclusion with read windows needs no more than registered signals: no window is
 decided in a cycle with ``busy``, and ``hold`` is high from the cycle after that decision to the end of the window.
 
-Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a cycle past
-a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that every device is counted within its slot.
+Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a
+cycle past a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that every device is counted
+within its slot.
 
 Ports
 -----

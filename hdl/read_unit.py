@@ -7,12 +7,12 @@ DRIVE   defines all lines: line first + e (e < count; first a multiple of vector
 POINT   all lines 0 but ``first``, which gets code ``steps`` (positive, at most line_max).
 READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for one cycle, then the codes of outputs
         first .. first + count - 1 (any first, count >= 1), word by word, sign-extended into the vector words from ``address`` on
-        if ``store``. ``tile, transpose, half, range, out_first, out_count`` change with the accept of a READ and hold to the next.
+        if ``store``. ``tile, transpose, half, range, out_first, out_count`` hold from the accept of a READ to the next.
 
 The line drivers stand beside this unit (``hdl.line_driver``), so that they can have their own clock.
 
-A window is decided only while ``program_busy`` is 0; a READ that finds it 1 waits. ``hold`` is high from the cycle after that decision
-to the convert strobe: with ``hdl.pulse_gen`` no pulse overlaps a window (proven).
+A window is decided only while ``program_busy`` is 0; a READ that finds it 1 waits. ``hold`` is high from the cycle after that
+decision to the convert strobe: with ``hdl.pulse_gen`` no pulse overlaps a window (proven).
 
 Ports
 -----
@@ -30,8 +30,8 @@ code_stb, code_index, code_word : Out(1), Out(13), Out(CodeWord(u))
 active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
-    phase_* (accept cycle in phase_drive, phase_window; waiting in none), line_cycles (at the strobe: sum of magnitudes loaded; the
-    PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe).
+    phase_* (accept cycle in phase_drive, phase_window; waiting in none), line_cycles (at the strobe: sum of magnitudes loaded;
+    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe).
 
 Timing
 ------
@@ -85,6 +85,8 @@ class ReadUnit(wiring.Component):
         first_seen = Signal()                           # READ: a code word has come
         valid = Signal(width)                           # elements of this word that count
         final = Signal()                                # last word
+        place_bits = width.bit_length() - 1
+        first_place, first_word = command.first[:place_bits], command.first[place_bits:]
         m.d.comb += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width)]
 
         # operand: |v| >> shift, then limited to line_max on its way to the line drivers
@@ -92,7 +94,7 @@ class ReadUnit(wiring.Component):
         shifted = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
         loading, phase_drive, idle = Signal(), Signal(), Signal()
         over = Cat(shifted[k][u.line_bits:].any() for k in range(width))
-        m.d.comb += [lines.en.eq(loading), self.events.line_saturations.eq(Mux(loading, sum(over), 0))]
+        m.d.comb += [lines.en.eq(loading), self.events.line_saturations.eq(Mux(loading, _sum(over), 0))]
         m.d.comb += [lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits])) for k in range(width)]
 
         # sum of magnitudes, for the window's event
@@ -100,7 +102,7 @@ class ReadUnit(wiring.Component):
         total = Signal(range(u.n_lines * u.line_max + 1))
         m.d.sync += word_summed.eq(loading)
         with m.If(loading):
-            m.d.sync += word_sum.eq(sum(lines.magnitude))
+            m.d.sync += word_sum.eq(_sum(lines.magnitude))
         with m.If(lines.clear):
             m.d.sync += total.eq(0)
         with m.Elif(word_summed):
@@ -120,8 +122,8 @@ class ReadUnit(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += idle.eq(1)
                 with m.If(self.i.valid):
-                    m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps), store.eq(command.store),
-                                 line_word.eq(command.first[width.bit_length() - 1:]), address.eq(command.address)]
+                    m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
+                                 store.eq(command.store), line_word.eq(first_word), address.eq(command.address)]
                     with m.Switch(command.op):
                         with m.Case(LinesOp.DRIVE):
                             m.d.comb += [lines.clear.eq(1), self.vector.en.eq(1), phase_drive.eq(1)]
@@ -129,9 +131,8 @@ class ReadUnit(wiring.Component):
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
-                            m.d.sync += [loading.eq(1), lines.addr.eq(command.first[width.bit_length() - 1:]), lines.polarity.eq(0)]
-                            m.d.sync += [shifted[k].eq(Mux(command.first[:width.bit_length() - 1] == k, command.steps, 0))
-                                         for k in range(width)]
+                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0)]
+                            m.d.sync += [shifted[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
                             m.next = "STORE"
                         with m.Default():
                             m.d.sync += [
@@ -165,7 +166,8 @@ class ReadUnit(wiring.Component):
                 with m.If(self.last):
                     m.next = "CONVERT"
             with m.State("CONVERT"):
-                m.d.comb += [self.hold.eq(1), self.convert.eq(1), self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
+                m.d.comb += [self.hold.eq(1), self.convert.eq(1)]
+                m.d.comb += [self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
                 with m.If(self.half != Half.DIFFERENCE):
                     m.d.comb += self.events.conversions_scan.eq(self.out_count)
                 with m.Elif(self.transpose):
@@ -184,3 +186,11 @@ class ReadUnit(wiring.Component):
                     with m.If(final):
                         m.next = "IDLE"
         return m
+
+
+def _sum(values):
+    """Sum as a balanced tree: ``sum`` is a chain."""
+    values = list(values)
+    while len(values) > 1:
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) & ~1:]
+    return values[0]

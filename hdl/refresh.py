@@ -2,16 +2,16 @@
 
 Only lines whose dirty bit is set are scanned, ascending; scanning clears the bit. For each such line::
 
-    POINT the line with code ``steps``; READ G+, then G-, of its ``lane_count`` cells: codes c+, c-     (range select 3, not stored)
+    POINT the line with code ``steps``; READ G+, then G-, of its ``lane_count`` cells: codes c+, c-  (range select 3, not stored)
     a cell is due when max(c+, c-) > high and |c+ - c-| < low
     each due cell, ascending: RESET G+, RESET G-;  target = |c+ - c-|;  code = 0; n = 0;  on the side of the sign of c+ - c-
         until target <= floor or code >= target or n = bound:  one SET pulse; n += 1; code = READ of that one device
 
 A rewrite that ends by ``bound`` is a miss. It pulses first and reads after, since both devices are known to be at RESET.
 
-Dirty map: one bit per chi word index (``PulseCommand.dirty`` = chi_base + line within the matrix). ``mark_stb`` sets a bit: the pulse
-generator's accepts without ``refresh``. ``fill_stb`` writes ``fill_value`` into ``fill_count`` bits from ``fill_base`` on, one a cycle
-(CLEAR of a matrix: 0; LOAD: 1, since its lines are of unknown age). Reset does not clear the map: CLEAR or LOAD does.
+Dirty map: one bit per chi word index (``PulseCommand.dirty`` = chi_base + line within the matrix). ``mark_stb`` sets a bit: the
+pulse generator's accepts without ``refresh``. ``fill_stb`` writes ``fill_value`` into ``fill_count`` bits from ``fill_base`` on,
+one a cycle (CLEAR of a matrix: 0; LOAD: 1, since its lines are of unknown age). Reset does not clear the map: CLEAR or LOAD does.
 SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted).
 
 Ports
@@ -115,7 +115,8 @@ class Refresh(wiring.Component):
         negative_stb, judged_stb = Signal(), Signal()   # a word of G- came one, two cycles ago
         negative_word, judged = Signal(CodeWord(u)), Signal(data.ArrayLayout(cell, width))
         at, judged_at = Signal(range(u.n_lines // width)), Signal(range(u.n_lines // width))
-        code_at = self.code_index[width.bit_length() - 1:]
+        place_bits = width.bit_length() - 1
+        code_at = self.code_index[place_bits:]
         taking = Signal()                               # codes are those of the whole line
         any_due, left, valid = Signal(), Signal(13), Signal(width)
         found = Signal(width)
@@ -145,6 +146,7 @@ class Refresh(wiring.Component):
         offset = Signal(13)                             # of the cell within the line
         target, negative, code, n = Signal(u.adc_bits + 1), Signal(), Signal(signed(u.adc_bits)), Signal(6)
         value = Signal(signed(u.adc_bits + 1))
+        place = [Cat(picked[k] for k in range(width) if k >> bit_of & 1).any() for bit_of in range(place_bits)]    # picked in binary
         for k in range(width):
             with m.If(picked[k]):
                 m.d.comb += value.eq(fetch.data[k].value)
@@ -155,7 +157,8 @@ class Refresh(wiring.Component):
             lines.range.eq(SCAN_RANGE), lines.steps.eq(scan.steps), lines.op.eq(LinesOp.READ), lines.first.eq(scan.lane_first),
             lines.count.eq(scan.lane_count),
             pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(scan.walk_first + line),
-            pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.dirty.eq(scan.dirty_base + line),
+            pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1),
+            pulse.dirty.eq(scan.dirty_base + line),
         ]
         with m.FSM(name="ctl"):
             with m.State("IDLE"):
@@ -218,7 +221,7 @@ class Refresh(wiring.Component):
                 m.d.comb += self.events.refreshes.eq(1)
                 m.d.sync += [
                     target.eq(Mux(value < 0, -value, value)), negative.eq(value < 0), code.eq(0), n.eq(0),
-                    offset.eq(word * width + sum(Mux(picked[k], k, 0) for k in range(1, width))),
+                    offset.eq(Cat(*place, word)),
                 ]
                 m.next = "RESET_POSITIVE"
             with m.State("RESET_POSITIVE"):

@@ -82,8 +82,8 @@ def run_rtl(u, commands, idle="none", hold="none", gated=False):
         nonlocal done
         idles = pauses(idle, 3)
         for command in commands:
-            payload = {name: value for name, value in command._asdict().items() if name != "negative"}
-            await stream_put(ctx, dut.i, {**payload, "negative": sum(bit << lane for lane, bit in enumerate(command.negative))}, idles)
+            negative = sum(bit << lane for lane, bit in enumerate(command.negative))
+            await stream_put(ctx, dut.i, command._replace(negative=negative)._asdict(), idles)
         await ctx.tick().repeat(1)
         while ctx.get(dut.busy):
             await ctx.tick()

@@ -69,8 +69,8 @@ def random_commands(u, n, seed):
             yield command(op, first=source.randrange(u.n_lines), steps=source.randint(1, u.line_max))
         else:
             first = source.randrange(u.n_lines // u.vector_width) * u.vector_width
-            yield command(op, first=first, count=source.randint(1, u.n_lines - first), address=source.randrange(u.vector_words // 2),
-                          shift=source.choice((0, 3, 8, 9, source.randrange(32))))
+            yield command(op, first=first, count=source.randint(1, u.n_lines - first),
+                          address=source.randrange(u.vector_words // 2), shift=source.choice((0, 3, 8, 9, source.randrange(32))))
 
 
 def operands(u, seed):
@@ -88,7 +88,8 @@ class Tile:
     def __init__(self, u, seed=5, convert_cycles=3):
         self.u, self.convert_cycles = u, convert_cycles
         generators = analog.spawn_generators(seed, u.n_tiles)
-        self.constants, self.state = analog.new_tiles(Params(unit=u, tile=TileParams(convert_cycles=convert_cycles)), generators.init)
+        params = Params(unit=u, tile=TileParams(convert_cycles=convert_cycles))
+        self.constants, self.state = analog.new_tiles(params, generators.init)
         self.read_rngs = generators.read
 
 
@@ -130,16 +131,15 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
     path = Path(u, gated)
     dut, driver, memory = path.unit, path.driver, path.memory
     ready, accepts, windows, events, out, tapped = [], [], [], [0] * len(EVENTS), [], []
-    started, done = False, False
-    width, mask = u.vector_width, (1 << u.adc_bits) - 1
+    done = False
+    width = u.vector_width
     busies, stalls = pauses(busy, 11), pauses(stall, 12)
 
     async def feed(ctx):
-        nonlocal started, done
+        nonlocal done
         for word in range(u.vector_words):
             data = vec[word * width:(word + 1) * width].tolist()
             await stream_put(ctx, memory.w_host, {"addr": word, "mask": (1 << width) - 1, "data": data})
-        started = True
         idles = pauses(idle, 13)
         for c in commands:
             await stream_put(ctx, dut.i, c._asdict(), idles)
@@ -172,7 +172,7 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
             else:
                 assert drive == 0
             if ctx.get(dut.convert):
-                assert before and not integrate, "the strobe follows the window"
+                assert (before, integrate) == (1, 0), "the strobe follows the window"
                 first, count = ctx.get(dut.out_first), ctx.get(dut.out_count)
                 codes = np.zeros(count, np.int32)
                 analog.read(tile.constants, tile.state, tile.read_rngs, ctx.get(dut.tile), charge, ctx.get(dut.transpose),
@@ -187,7 +187,8 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
             if ctx.get(dut.codes.ready) and ctx.get(dut.codes.valid):
                 words.pop(0)
                 taps.append([ctx.get(dut.code_word[k]) for k in range(width)])
-                assert ctx.get(dut.code_stb) and ctx.get(dut.code_index) == (len(taps) - 1) * width
+                assert ctx.get(dut.code_stb)
+                assert ctx.get(dut.code_index) == (len(taps) - 1) * width
                 if not words:
                     assert taps == tapped.pop()
             else:
@@ -203,9 +204,7 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
             cycle += 1
             await ctx.tick()
 
-    assert mask
     simulate(path, watch, feed)
-    assert started
     times = [min(t for t in ready if t > accept) - accept for accept in accepts]
     return out, times, windows, events
 
@@ -253,7 +252,7 @@ def test_model_drive_is_the_definition():
 
 
 class WindowSpec(Elaboratable):
-    """Any writes between windows: every line's pulse is as long as its code and begins with the window, which is ``steps`` long."""
+    """Any writes between windows: a line's pulse is as long as its code and begins with the window, which is ``steps`` long."""
 
     def __init__(self, u):
         self.u = u
@@ -275,7 +274,8 @@ class WindowSpec(Elaboratable):
         with m.If(dut.i.clear):
             m.d.sync += [code.eq(0), sign.eq(0)]
         with m.Elif(dut.i.en & (dut.i.addr == line // u.vector_width)):
-            m.d.sync += [code.eq(dut.i.magnitude[line % u.vector_width]), sign.eq(dut.i.polarity.bit_select(line % u.vector_width, 1))]
+            place = line % u.vector_width
+            m.d.sync += [code.eq(dut.i.magnitude[place]), sign.eq(dut.i.polarity.bit_select(place, 1))]
         with m.If(dut.i.start):
             m.d.sync += steps.eq(dut.i.steps)
         drive, past = dut.drive.bit_select(line, 1), Signal(u.line_bits + 1)      # steps of the window before this cycle
@@ -284,7 +284,8 @@ class WindowSpec(Elaboratable):
         m.d.sync += started.eq(dut.i.start)
         m.d.comb += [
             Assert(drive == (dut.integrate & (past < code))), Assert(dut.polarity.bit_select(line, 1) == sign),
-            Assert(~dut.integrate | (past < steps)), Assert(dut.last == (dut.integrate & (past + 1 == steps))), Assert(dut.steps == steps),
+            Assert(~dut.integrate | (past < steps)), Assert(dut.last == (dut.integrate & (past + 1 == steps))),
+            Assert(dut.steps == steps),
             Assert(~dut.integrate | (dut.step == past + 1)), Assert(dut.integrate | (dut.step == 0)),
         ]
         for bit, plane in enumerate(dut.planes):

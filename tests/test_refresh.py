@@ -22,10 +22,10 @@ from tests.sim import simulate, stream_put
 
 COMMON = {"lanes": 3, "n_tiles": 2, "n_matrices": 2, "vector_words": 16, "chi_words": 64}
 UNITS = {
-    "small": UnitParams(**COMMON, vector_width=4, n_rows=16, n_cols=4, line_bits=4, set_cycles=2, set_gap_cycles=1, reset_cycles=1,
-                        reset_gap_cycles=2),
-    "odd": UnitParams(**COMMON, vector_width=4, n_rows=12, n_cols=8, line_bits=3, outer_bits=3, set_cycles=1, set_gap_cycles=1, reset_cycles=1,
-                      reset_gap_cycles=1),
+    "small": UnitParams(**COMMON, vector_width=4, n_rows=16, n_cols=4, line_bits=4, set_cycles=2, set_gap_cycles=1,
+                        reset_cycles=1, reset_gap_cycles=2),
+    "odd": UnitParams(**COMMON, vector_width=4, n_rows=12, n_cols=8, line_bits=3, outer_bits=3, set_cycles=1, set_gap_cycles=1,
+                      reset_cycles=1, reset_gap_cycles=1),
     "wide": UnitParams(**COMMON, vector_width=8, n_rows=8, n_cols=24, line_bits=4, adc_bits=6, set_cycles=3, set_gap_cycles=2,
                        reset_cycles=2, reset_gap_cycles=4),
 }
@@ -77,8 +77,8 @@ def run_twin(u, work, tile):
             twin.fill(dirty, *fill)
         for index in marks:
             twin.mark(dirty, index)
-        times.append(twin.scan(u.constants, command, tile.constants, tile.convert_cycles, tile.state, tile.read_rngs, tile.program_rngs,
-                               lines, dirty, counters, 3))
+        times.append(twin.scan(u.constants, command, tile.constants, tile.convert_cycles, tile.state, tile.read_rngs,
+                               tile.program_rngs, lines, dirty, counters, 3))
     return times, {name: int(counters[INDEX[name]]) for name in NAMES}, tile.digest()
 
 
@@ -99,8 +99,9 @@ class Loop(Elaboratable):
         connect(m, refresh.o_pulse, pulses.i)
         connect(m, unit.lines, driver.i)
         m.d.comb += [
-            unit.last.eq(driver.last), unit.program_busy.eq(pulses.busy), pulses.hold.eq(unit.hold), refresh.pulse_busy.eq(pulses.busy),
-            refresh.code_stb.eq(unit.code_stb), refresh.code_index.eq(unit.code_index), refresh.code_word.eq(unit.code_word),
+            unit.last.eq(driver.last), unit.program_busy.eq(pulses.busy), pulses.hold.eq(unit.hold),
+            refresh.pulse_busy.eq(pulses.busy), refresh.code_stb.eq(unit.code_stb), refresh.code_index.eq(unit.code_index),
+            refresh.code_word.eq(unit.code_word),
         ]
         return m
 
@@ -162,8 +163,8 @@ def run_rtl(u, work, tile, gated=False):
             if any(fired) and not any(before):
                 assert steps == 0, "a pulse within a window"
                 pos, neg = (np.array([value >> lane & 1 for lane in range(u.lanes)], np.uint8) for value in fired)
-                analog.program(tile.constants, tile.state, tile.program_rngs, ctx.get(pulses.program_tile), ctx.get(pulses.program_walk),
-                               ctx.get(pulses.program_line), ctx.get(pulses.program_first), pos, neg, ctx.get(pulses.program_kind), 3)
+                place = (ctx.get(getattr(pulses, f"program_{name}")) for name in ("tile", "walk", "line", "first"))
+                analog.program(tile.constants, tile.state, tile.program_rngs, *place, pos, neg, ctx.get(pulses.program_kind), 3)
             before = fired
             if ctx.get(dut.i.ready):
                 ready.append(cycle)
@@ -220,8 +221,8 @@ def test_rtl_due_at_the_limits():
             ctx.set(dut.mark_stb, 1)
             await ctx.tick()
             ctx.set(dut.mark_stb, 0)
-            command = ScanCommand(**{**dict.fromkeys(ScanCommand._fields, 0), "walk_count": 1, "lane_count": len(pairs), "steps": 1,
-                                     "high": high, "low": low, "floor": 63})
+            zero = ScanCommand(**dict.fromkeys(ScanCommand._fields, 0))
+            command = zero._replace(walk_count=1, lane_count=len(pairs), steps=1, high=high, low=low, floor=63)
             await stream_put(ctx, dut.i, command._asdict())
             pulses = []
             for half in range(2):
@@ -285,8 +286,8 @@ def test_model_keeps_the_difference():
     dirty, counters = np.ones(u.chi_words, np.uint8), np.zeros(N_EVENTS, np.int64)
     command = ScanCommand(tile=0, walk=0, walk_first=0, walk_count=u.n_rows, lane_first=0, lane_count=u.n_cols, dirty_base=0,
                           steps=u.line_max, high=u.adc_max // 2, low=u.adc_max // 2, bound=40, floor=2)
-    twin.scan(u.constants, command, tile.constants, 3, tile.state, tile.read_rngs, tile.program_rngs, np.zeros(u.n_lines, np.int32),
-              dirty, counters, 0)
+    twin.scan(u.constants, command, tile.constants, 3, tile.state, tile.read_rngs, tile.program_rngs,
+              np.zeros(u.n_lines, np.int32), dirty, counters, 0)
     lsb = tile.params.tile.g_max_us / u.adc_max * 4096
     step = 2.4 * 4096                                                    # largest mean step of the device [LSB]
     rewritten = (tile.state.g[0, 1] != g[1]) | (tile.state.g[0, 2] != g[2])

@@ -31,7 +31,8 @@ def cycles(u, kind, max_count):
 def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line, first, kind, refresh, counts, negative, tick):
     """Pulse k = 0 .. max(counts) - 1 programs all lanes with counts > k; returns ``cycles``.
 
-    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``. ``rngs_program``: ``Generators.program``.
+    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``.
+    ``rngs_program``: ``Generators.program``.
     """
     pos = np.zeros(counts.shape[0], np.uint8)
     neg = np.zeros(counts.shape[0], np.uint8)

@@ -87,8 +87,9 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
                     counters[_MISSES] += 1
                     break
                 n += 1
-                cycles += 1 + pulse_gen.fire(u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, at,
-                                             command.lane_first + cell, _SET, 1, one, side, tick)
+                cycles += 1 + pulse_gen.fire(
+                    u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, at,
+                    command.lane_first + cell, _SET, 1, one, side, tick)
                 cycles += _read(u, command, _NEGATIVE if side[0] else _POSITIVE, command.lane_first + cell, 1, tile_constants,
                                 convert_cycles, tile_state, rngs_read, lines, counters, codes[2])
         if any_due:
