@@ -47,13 +47,14 @@ class _Top(Elaboratable):
         return m
 
 
-def prove(spec, name, depth, mode="prove", *, ports=(), cover_depth=None, timeout_s=300):
+def prove(spec, name, depth, mode="prove", *, ports=(), granted=(), cover_depth=None, timeout_s=300):
     """Run ``spec`` through SymbiYosys; raises FormalError with the trace's file name when it fails.
 
     ``mode``: ``prove`` is k-induction of ``depth`` steps, ``bmc`` checks the first ``depth`` steps only, ``cover`` looks for a
     trace of up to ``cover_depth`` (default ``depth``) steps to every Cover. ``prove`` and ``bmc`` also run ``cover``: a
     property whose situation is never reached shows nothing, so the specification must hold at least one Cover. Signals in
-    ``ports`` become free inputs. Logs and traces stay in ``build/formal/<name>``.
+    ``ports`` become free inputs. Asserts of the modules ``granted`` (hierarchical names below the specification, such as
+    ``dut.fifo``) are taken as assumptions: they must be proved elsewhere. Logs and traces stay in ``build/formal/<name>``.
     """
     folder = BUILD / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,13 +64,14 @@ def prove(spec, name, depth, mode="prove", *, ports=(), cover_depth=None, timeou
     if not re.search(r'\\FLAVOR "cover"', text):
         raise FormalError(f"{name}: the specification has no Cover; a proof needs a reached one beside it")
     for task in dict.fromkeys((mode, "cover")):
-        _run(folder, name, task, depth if task != "cover" else cover_depth or depth, timeout_s)
+        _run(folder, name, task, granted, depth if task != "cover" else cover_depth or depth, timeout_s)
 
 
-def _run(folder, name, task, depth, timeout_s):
+def _run(folder, name, task, granted, depth, timeout_s):
     (folder / f"{task}.sby").write_text("\n".join((
         "[options]", f"mode {task}", f"depth {depth}", f"timeout {timeout_s}", "[engines]", "smtbmc z3", "[script]",
-        "read_rtlil top.il", "prep -top top", "[files]", "top.il", "")), encoding="utf-8")
+        "read_rtlil top.il", *(f"chformal -assert2assume top.spec.{module}" for module in granted), "prep -top top",
+        "[files]", "top.il", "")), encoding="utf-8")
     tools = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": tools + os.pathsep + os.environ.get("PATH", "")}
     run = subprocess.run(

@@ -167,7 +167,8 @@ class ConservationSpec(Elaboratable):
         m.d.comb += [Assert(dut.sum_valid == adding), Assert(dut.write_valid == writing),
                      Assert(dut.sum_address == adding_address), Assert(dut.write_address == writing_address)]
         with m.If(dut.valid):                            # the walker's promise
-            m.d.comb += [Assume(~(adding & (adding_address == dut.address))), Assume(~(writing & (writing_address == dut.address)))]
+            m.d.comb += [Assume(~(adding & (adding_address == dut.address))),
+                         Assume(~(writing & (writing_address == dut.address)))]
 
         # ledger of the watched weight
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))

@@ -1,7 +1,8 @@
 """hdl.update_unit equals model.digital.update_unit: chi, pulse commands in order, cycles, events; streams, gating, proofs."""
 import numpy as np
 import pytest
-from amaranth import EnableInserter, Module
+from amaranth import Elaboratable, EnableInserter, Module
+from amaranth.hdl import Assert, Cover
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
@@ -13,6 +14,7 @@ from model.digital import update_unit as twin
 from model.events import EVENTS, INDEX, N_EVENTS
 from model.isa import Kind
 from model.params import Params, TileParams, UnitParams
+from tests.formal import any_value, drive_stream, prove, stream_contract
 from tests.sim import pauses, simulate
 
 SMALL = dict(vector_words=64, chi_words=64, set_cycles=3, set_gap_cycles=2)
@@ -221,6 +223,22 @@ def test_rtl_is_the_twin(shape, density):
     assert min(total[INDEX[name]] for name in ("phase_program", "lines_skipped", "chi_rmw")) > 0
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_saturation(gated):
+    """Without threshold chi stops at +-chi_max and every clip is counted, the last word's after the unit is ready again."""
+    u = SHAPES["lanes 7"]
+    vec = np.full((u.vector_words, u.vector_width), 127, np.int32)
+    vec[:, 1::2] = -127
+    place = matrix(u, np.random.default_rng(3), 6, 9)
+    full = command(u, **place, rate=1, exponent=20, accumulate=1)
+    commands = [command(u, UpdateOp.CLEAR, **place), *[full] * 6, full._replace(negate=1), command(u, UpdateOp.DUMP, **place)]
+    rtl, model = Rtl(u, vec, NO_EXPONENTS, gated), Twin(u, vec.ravel(), NO_EXPONENTS)
+    rtl.run(commands, idle=4)
+    compare(rtl, model, commands)
+    assert model.counters[INDEX["chi_saturations"]] > 100
+    assert not rtl.pulses
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_walk_timing(shape):
     """Sparse, bursty and empty walk vectors with few and many lane words: cycles equal the twin's schedule."""
@@ -366,3 +384,36 @@ def test_twin_programs_the_tile():
     assert state.pulses[1, Kind.SET].tolist() == [counters[INDEX["set_pos"]], counters[INDEX["set_neg"]]]
     assert net[1].sum() == totals.sum()
     assert sorted(np.flatnonzero(dirty)) == sorted({p[6] for p in reference.pulses})
+
+
+class StreamSpec(Elaboratable):
+    """Whatever commands, vectors and partners do: ``o_pulse`` and ``o_dump`` keep the stream contract; an idle unit is empty."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = UpdateUnit(self.u)
+        drive_stream(m, dut.i)
+        drive_stream(m, dut.i_load)
+        for port in (dut.o_pulse.ready, dut.o_dump.ready, dut.pulse_busy):
+            m.d.comb += port.eq(any_value(m, 1))
+        m.d.comb += [dut.vector.data[k].eq(any_value(m, self.u.element_bits)) for k in range(self.u.vector_width)]
+        stream_contract(m, dut.o_pulse)
+        stream_contract(m, dut.o_dump)
+        chi = dut.accumulator
+        with m.If(dut.i.ready):
+            m.d.comb += Assert(~(chi.sum_valid | chi.write_valid | dut.o_pulse.valid | dut.o_dump.valid))
+            m.d.comb += Assert(~(chi.go | chi.load_en | dut.vector.en | dut.host_stall | dut.i_load.ready))
+        m.d.comb += [Cover(dut.o_pulse.valid & ~dut.o_pulse.ready & chi.write_valid & chi.sum_valid),
+                     Cover(dut.o_dump.valid & dut.o_dump.payload.last)]
+        return m
+
+
+@pytest.mark.formal
+def test_formal_streams():
+    u = UnitParams(lanes=2, vector_width=4, n_rows=4, n_cols=4, outer_bits=2, line_bits=3, eps_log2=4, chi_bits=5, rate_bits=1,
+                   update_max_steps=1, chi_words=16, vector_words=16)
+    # the accumulator's asserts: no word is in the pipeline twice, see test_walker
+    prove(StreamSpec(u), "update_unit", depth=3, cover_depth=24, granted=["dut.accumulator"])
