@@ -78,7 +78,9 @@ class LineDriver(wiring.Component):
         ]
         above = 0                                       # magnitude > step, line by line
         for bit, plane in enumerate(self.planes):
-            above = Mux(step[bit], plane & above, plane | above)
+            higher = Signal(u.n_lines, name=f"above{bit}")
+            m.d.comb += higher.eq(Mux(step[bit], plane & above, plane | above))
+            above = higher
         with m.If(i.start):
             m.d.sync += steps.eq(i.steps)
         with m.If(i.start | (self.integrate & ~self.last)):

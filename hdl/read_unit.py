@@ -89,28 +89,35 @@ class ReadUnit(wiring.Component):
         first_place, first_word = command.first[:place_bits], command.first[place_bits:]
         m.d.comb += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width)]
 
-        # operand: |v| >> shift, then limited to line_max on its way to the line drivers
+        # |v|, then shifted and limited to line_max on its way to the line drivers
         fetched = self.vector.data
-        shifted = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
+        absolute = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
         loading, phase_drive, idle = Signal(), Signal(), Signal()
-        over = Cat(shifted[k][u.line_bits:].any() for k in range(width))
-        m.d.comb += [lines.en.eq(loading), self.events.line_saturations.eq(Mux(loading, _sum(over), 0))]
-        m.d.comb += [lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits])) for k in range(width)]
+        shifted = [Signal(u.element_bits, name=f"shifted{k}") for k in range(width)]
+        over = Signal(width)
+        m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
+        for k in range(width):
+            m.d.comb += shifted[k].eq(absolute[k] >> shift)
+            m.d.comb += lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits]))
 
-        # sum of magnitudes, for the window's event
-        word_sum, word_summed = Signal(range(width * u.line_max + 1)), Signal()
-        total = Signal(range(u.n_lines * u.line_max + 1))
-        m.d.sync += word_summed.eq(loading)
+        # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
+        magnitude, limited = Signal.like(lines.magnitude), Signal(width)
+        word_sum, total = Signal(range(width * u.line_max + 1)), Signal(range(u.n_lines * u.line_max + 1))
+        loaded, summed = Signal(), Signal()             # magnitude, word_sum hold a word not yet in total
+        m.d.sync += [loaded.eq(loading), summed.eq(loaded & ~lines.clear)]
         with m.If(loading):
-            m.d.sync += word_sum.eq(_sum(lines.magnitude))
+            m.d.sync += [magnitude.eq(lines.magnitude), limited.eq(over)]
+        with m.If(loaded):
+            m.d.sync += word_sum.eq(_sum(magnitude))
+            m.d.comb += self.events.line_saturations.eq(_sum(limited))
         with m.If(lines.clear):
             m.d.sync += total.eq(0)
-        with m.Elif(word_summed):
+        with m.Elif(summed):
             m.d.sync += total.eq(total + word_sum)
 
         taken = Signal()
         m.d.comb += [
-            self.active.eq(self.i.valid | ~idle | word_summed), self.i.ready.eq(idle),
+            self.active.eq(self.i.valid | ~idle | loaded | summed), self.i.ready.eq(idle),
             self.vector.addr.eq(Mux(idle, command.address, address)),
             lines.steps.eq(Mux(idle, command.steps, steps)),
             self.w.en.eq(taken & store), self.w.addr.eq(address), self.w.mask.eq(valid),
@@ -131,8 +138,8 @@ class ReadUnit(wiring.Component):
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
-                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0)]
-                            m.d.sync += [shifted[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
+                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), shift.eq(0)]
+                            m.d.sync += [absolute[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
                             m.next = "STORE"
                         with m.Default():
                             m.d.sync += [
@@ -149,8 +156,8 @@ class ReadUnit(wiring.Component):
                 m.d.sync += [loading.eq(1), lines.addr.eq(line_word), line_word.eq(line_word + 1), address.eq(address + 1),
                              left.eq(left - width)]
                 for k in range(width):
-                    magnitude = Mux(fetched[k] < 0, -fetched[k], fetched[k])[:u.element_bits]
-                    m.d.sync += [shifted[k].eq(Mux(valid[k], magnitude >> shift, 0)), lines.polarity[k].eq(fetched[k] < 0)]
+                    value = Mux(fetched[k] < 0, -fetched[k], fetched[k])[:u.element_bits]
+                    m.d.sync += [absolute[k].eq(Mux(valid[k], value, 0)), lines.polarity[k].eq(fetched[k] < 0)]
                 with m.If(final):
                     m.next = "STORE"
             with m.State("STORE"):                      # the last word enters the line drivers

@@ -142,11 +142,12 @@ class Refresh(wiring.Component):
 
         # the cell being rewritten
         done, picked = Signal(width), Signal(width)     # cells of the word already rewritten; one-hot
-        pending = Cat(fetch.data[k].due for k in range(width)) & ~done
+        pending, lowest = Signal(width), Signal(width)
+        m.d.comb += [pending.eq(Cat(fetch.data[k].due for k in range(width)) & ~done), lowest.eq(pending & -pending)]
         offset = Signal(13)                             # of the cell within the line
         target, negative, code, n = Signal(u.adc_bits + 1), Signal(), Signal(signed(u.adc_bits)), Signal(6)
         value = Signal(signed(u.adc_bits + 1))
-        place = [Cat(picked[k] for k in range(width) if k >> bit_of & 1).any() for bit_of in range(place_bits)]    # picked in binary
+        place = [Cat(picked[k] for k in range(width) if k >> shift & 1).any() for shift in range(place_bits)]   # in binary
         for k in range(width):
             with m.If(picked[k]):
                 m.d.comb += value.eq(fetch.data[k].value)
@@ -206,7 +207,7 @@ class Refresh(wiring.Component):
                 m.d.sync += done.eq(0)
                 m.next = "PICK"
             with m.State("PICK"):                       # lowest due cell of the word, not yet rewritten
-                m.d.sync += [picked.eq(pending & -pending), done.eq(done | (pending & -pending))]
+                m.d.sync += [picked.eq(lowest), done.eq(done | lowest)]
                 with m.If(pending.any()):
                     m.next = "AIM"
                 with m.Else():
