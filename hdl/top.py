@@ -102,7 +102,7 @@ class Top(wiring.Component):
         m.d.comb += [getattr(sequencer, name).eq(getattr(registers, name))
                      for name in ("start", "stop", "entry", "loop_count", "matrices")]
         m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name)) for name in ("busy", "done", "error", "error_pc", "pc")]
-        m.d.comb += [registers.accepting.eq(host.accepting), host.disarm.eq(sequencer.start)]
+        m.d.comb += [registers.accepting.eq(host.accepting), host.disarm.eq(~sequencer.busy)]
         connect(m, sequencer.o_accept, host.i_accept)
         connect(m, sequencer.o_load, host.i_load)
 

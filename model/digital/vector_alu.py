@@ -61,5 +61,5 @@ def scale_element(line_max, a, n):
 
 @njit(cache=True)
 def reduce_stages(vector_width):
-    """Register stages of the reduction tree, the accumulator included: floor(log2 vector_width / 2) + 1 [cycles]."""
-    return (bit_length(vector_width) - 1) // 2 + 1
+    """Register stages of the reduction tree, the accumulator included: log2 vector_width + 1 [cycles]."""
+    return bit_length(vector_width)
