@@ -4,10 +4,11 @@
 is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
 
     stage 0  operands into registers: a; b = b[lane] when ``setup.b_vector``, else b[0] when ``setup.b_element``
+             SUM, PEAK_MAX: a = 0 or -32768 in lanes behind ``tail`` of the last word
     stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = ``setup.scalar`` with neither flag
              f = a * b                                             SHL and SCALE: scalar = 2^left shift, both flags 0
-    (tree)   SUM, PEAK_MAX: lanes behind ``tail`` in the last word are 0 or -32768; pairwise over the lanes, a register after
-             every second level, then into the accumulator; after the last word the accumulator goes on as lane 0
+    (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into the accumulator; after the last
+             word the accumulator goes on as lane 0
     stage 2  f (LUT: a) >> setup.shift with its rounding bit, clipped to 17 bit
     stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
     stage 4  LUT only: the table's entry
@@ -17,8 +18,8 @@ Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last e
 ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
 ``clipped`` Out (per lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
 Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 2 + R,
-R = floor(log2(vector_width) / 2) + 1. One step per cycle. From the cycle after a result
-(``clipped`` falls to 0) to the next step no register changes, tables apart.
+R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step no
+register changes, tables apart.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
@@ -76,23 +77,27 @@ class VectorAlu(wiring.Component):
         u, setup = self.u, self.setup
         m = Module()
         width, bits = u.vector_width, u.element_bits
-        ops = {op: Signal(name=f"is_{op.name.lower()}") for op in _SPECIAL}
-        m.d.comb += [signal.eq(setup.op == op) for op, signal in ops.items()]
-        is_lut, is_scale, is_gather, is_sum, is_max = ops.values()
+        is_lut, is_scale, is_gather, is_sum, is_max = (Signal(name=f"is_{op.name.lower()}") for op in _SPECIAL)
         is_reduction, has_b, tail_mask = Signal(), Signal(), Signal(width)
         m.d.comb += [
             is_reduction.eq(is_sum | is_max), has_b.eq(setup.b_vector | setup.b_element),
             tail_mask.eq(lanes_up_to(setup.tail, width)),
         ]
+        with m.If(self.step.valid):                  # in registers for the clock: valid from stage 1 on
+            signals = (is_lut, is_scale, is_gather, is_sum, is_max)
+            m.d.sync += [signal.eq(setup.op == op) for signal, op in zip(signals, _SPECIAL, strict=True)]
 
         # Stage 0: operands.
         valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
         lefts = [Signal(signed(bits), name=f"a_{lane}", reset_less=True) for lane in range(width)]
         rights = [Signal(signed(bits), name=f"b_{lane}", reset_less=True) for lane in range(width)]
+        left_out, absent = Signal(width), Mux(setup.op == VectorOp.PEAK_MAX, -1 << bits - 1, 0)
+        with m.If(self.step.last & ((setup.op == VectorOp.SUM) | (setup.op == VectorOp.PEAK_MAX))):
+            m.d.comb += left_out.eq(~tail_mask)
         m.d.sync += valid0.eq(self.step.valid)
         with m.If(self.step.valid):
             m.d.sync += [last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
-            m.d.sync += [left.eq(a) for left, a in zip(lefts, self.a, strict=True)]
+            m.d.sync += [left.eq(Mux(leave, absent, a)) for left, leave, a in zip(lefts, left_out, self.a, strict=True)]
             with m.If(setup.b_vector):
                 m.d.sync += [right.eq(b) for right, b in zip(rights, self.b, strict=True)]
             with m.Elif(setup.b_element):
@@ -122,25 +127,17 @@ class VectorAlu(wiring.Component):
                 with m.Case(VectorOp.GATHER):
                     m.d.sync += element.eq(Array(lefts)[lane0])
 
-        # Tree: the reductions, two levels per cycle; it ends with the accumulator, which starts anew after its last word.
-        nodes = [Signal(signed(bits), name=f"leaf_{lane}") for lane in range(width)]
-        m.d.comb += [
-            leaf.eq(Mux(~last0 | tail_mask[lane], left, Mux(is_max, -1 << bits - 1, 0)))
-            for lane, (leaf, left) in enumerate(zip(nodes, lefts, strict=True))]
-        node_valid, node_last = valid0 & is_reduction, last0
-        level = 0
+        # Tree: the reductions, a level per cycle; it ends with the accumulator, which starts anew after its last word.
+        nodes, node_valid, node_last, level = lefts, valid0 & is_reduction, last0, 0
         while len(nodes) > 1:
             level += 1
-            pairs = list(zip(nodes[::2], nodes[1::2], strict=True))
-            nodes = [Signal(signed(bits + level), name=f"node_{level}_{k}") for k in range(len(pairs))]
-            m.d.comb += [node.eq(_combine(is_max, x, y)) for node, (x, y) in zip(nodes, pairs, strict=True)]
-            if level % 2 == 0:
-                valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
-                held = [Signal.like(node, name=f"tree_{level}_{k}", reset_less=True) for k, node in enumerate(nodes)]
-                m.d.sync += valid.eq(node_valid)
-                with m.If(node_valid):
-                    m.d.sync += [last.eq(node_last), *(h.eq(node) for h, node in zip(held, nodes, strict=True))]
-                nodes, node_valid, node_last = held, valid, last
+            valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
+            held = [Signal(signed(bits + level), name=f"tree_{level}_{k}", reset_less=True) for k in range(len(nodes) // 2)]
+            m.d.sync += valid.eq(node_valid)
+            with m.If(node_valid):
+                m.d.sync += last.eq(node_last)
+                m.d.sync += [node.eq(_combine(is_max, x, y)) for node, x, y in zip(held, nodes[::2], nodes[1::2], strict=True)]
+            nodes, node_valid, node_last = held, valid, last
         total, total_valid, fresh = Signal(signed(bits + 13), reset_less=True), Signal(), Signal(init=1)
         m.d.sync += total_valid.eq(node_valid & node_last)
         with m.If(node_valid):

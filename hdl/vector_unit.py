@@ -13,7 +13,7 @@ Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature),
 ``o`` Out(WordStream), ``exponents`` Out(8 x signed(8)), ``lut_write`` In(LutWriteSignature), ``active`` Out(1): must be clocked
 in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vector_saturations comes one cycle after its word).
 
-Timing [cycles], N = ceil(count / vector_width), R = floor(log2(vector_width) / 2) + 1; one word per cycle
+Timing [cycles], N = ceil(count / vector_width), R = log2(vector_width) + 1; one word per cycle
     ADD to SHL, LUT, SCALE         N + 4
     SUM, PEAK_MAX                  N + 3 + R
     GATHER                         count0 * count1 + 4

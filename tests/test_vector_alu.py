@@ -32,7 +32,7 @@ def run(jobs, table=()):
         for setup, words_a, words_b in jobs:
             results, clipped = [], 0
             ctx.set(dut.setup, setup)
-            for cycle in range(len(words_a) + 6):
+            for cycle in range(len(words_a) + 10):
                 active = cycle < len(words_a)
                 ctx.set(dut.step, {"valid": active, "last": cycle == len(words_a) - 1})
                 if active:
