@@ -167,11 +167,11 @@ class Bench:
         while ctx.get(self.block.accepting):
             await ctx.tick()
 
-    def run(self, bench):
+    def run(self, bench, *others):
         async def main(ctx):
             await bench(ctx)
             self.finished = True
-        simulate(self.dut, self.watch, main)
+        simulate(self.dut, self.watch, main, *others)
 
 
 def accepts(u, source, n):
@@ -199,7 +199,7 @@ def test_accept(name, idle, stall):
 
     async def main(ctx):
         gaps = pauses(idle, 11)
-        for command in accepts(u, source, 8):
+        for command in accepts(u, source, 4):
             count, wide = command["count"], command["wide"]
             needed = count << wide
             extra = source.randrange(3) if needed % 8 in range(1, 6) else 0
@@ -288,6 +288,27 @@ def test_send(name, idle, stall):
         assert bench.events[2] == len(expected)
 
     bench.run(main)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("stall", PAUSES)
+def test_back_to_back(name, stall):
+    """The host sends packet after packet without a gap: each command takes its own and not a beat more."""
+    u = BUILDS[name]
+    bench, size = Bench(u, "none", stall), 2 * u.vector_width
+    packets = [bytes((16 * index + k) % 256 for k in range(size)) for index in range(6)]
+
+    async def host(ctx):
+        for packet in packets:
+            await bench.put(ctx, beats_of(packet), pauses("none"))
+
+    async def main(ctx):
+        for index in range(len(packets)):
+            await bench.command(ctx, bench.block.i_accept, {"dst": 2 * index, "count": size, "wide": 0, "to_lut": 0, "lut": 0})
+        await bench.done(ctx)
+        assert bench.vec[:size * len(packets)].astype(np.uint8).tobytes() == b"".join(packets)
+
+    bench.run(main, host)
 
 
 @pytest.mark.parametrize("name", BUILDS)
