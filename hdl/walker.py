@@ -46,6 +46,11 @@ class Walker(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.groups_max = -(-u.n_lines // u.lanes)
+        # state, attributes for proofs: FIFO (word 0 is the head), next group of the head; the stage "pick"
+        self.words, self.n_words = [Signal(WalkWord(u), name=f"word{n}") for n in range(DEPTH)], Signal(range(DEPTH + 1))
+        self.next_group = Signal(range(self.groups_max))
+        self.picked, self.picked_word, self.picked_group = Signal(u.vector_width), Signal(WalkWord(u)), Signal.like(self.next_group)
+        self.picked_valid = Signal()
         super().__init__({
             "start": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
             "valid": Out(1), "line": Out(13), "group": Out(range(self.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
@@ -56,9 +61,7 @@ class Walker(wiring.Component):
         m = Module()
         u, width, code_bits = self.u, self.u.vector_width, self.u.outer_bits + 1
 
-        words = [Signal(WalkWord(u), name=f"word{n}") for n in range(DEPTH)]
-        head, n_words = words[0], Signal(range(DEPTH + 1))
-        group = Signal(range(self.groups_max))
+        words, head, n_words, group = self.words, self.words[0], self.n_words, self.next_group
         lowest, last_group, take, push, pop = Signal(width), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(n_words != DEPTH),
@@ -81,11 +84,10 @@ class Walker(wiring.Component):
                     m.d.sync += head.mask.eq(head.mask & (head.mask - 1))
 
         # pick
-        picked, index, codes = Signal(width), Signal.like(head.index), Signal.like(head.codes)
-        picked_valid, picked_group = Signal(), Signal.like(group)
+        picked, index, codes, picked_valid = self.picked, self.picked_word.index, self.picked_word.codes, self.picked_valid
         with m.If(self.go):
             m.d.sync += [picked_valid.eq(n_words != 0), picked.eq(lowest), index.eq(head.index), codes.eq(head.codes),
-                         picked_group.eq(group)]
+                         self.picked_group.eq(group)]
             with m.If(n_words != 0):
                 m.d.sync += group.eq(Mux(last_group, 0, group + 1))
 
@@ -96,7 +98,7 @@ class Walker(wiring.Component):
             number.eq(Cat(Cat(picked[k] for k in range(width) if k >> bit & 1).any() for bit in range(len(number)))),
         ]
         with m.If(self.go):
-            m.d.sync += [self.valid.eq(picked_valid), self.line.eq(Cat(number, index)), self.group.eq(picked_group),
+            m.d.sync += [self.valid.eq(picked_valid), self.line.eq(Cat(number, index)), self.group.eq(self.picked_group),
                          self.negative.eq(code[-1]), self.code.eq(code[:-1])]
         m.d.comb += self.idle.eq((n_words == 0) & ~picked_valid & ~self.valid)
 
