@@ -49,8 +49,8 @@ class Walker(wiring.Component):
         # state, attributes for proofs: FIFO (word 0 is the head), next group of the head; the stage "pick"
         self.words, self.n_words = [Signal(WalkWord(u), name=f"word{n}") for n in range(DEPTH)], Signal(range(DEPTH + 1))
         self.next_group = Signal(range(self.groups_max))
-        self.picked, self.picked_word, self.picked_group = Signal(u.vector_width), Signal(WalkWord(u)), Signal.like(self.next_group)
-        self.picked_valid = Signal()
+        self.picked, self.picked_word = Signal(u.vector_width), Signal(WalkWord(u))
+        self.picked_group, self.picked_valid = Signal.like(self.next_group), Signal()
         super().__init__({
             "start": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
             "valid": Out(1), "line": Out(13), "group": Out(range(self.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
@@ -59,7 +59,7 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        u, width, code_bits = self.u, self.u.vector_width, self.u.outer_bits + 1
+        width, code_bits = self.u.vector_width, self.u.outer_bits + 1
 
         words, head, n_words, group = self.words, self.words[0], self.n_words, self.next_group
         lowest, last_group, take, push, pop = Signal(width), Signal(), Signal(), Signal(), Signal()
