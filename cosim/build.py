@@ -148,7 +148,9 @@ def run_cocotb(
     return passed
 
 
-def start_cocotb(folder: Path, toplevel: str, test_module: str, place: Path, env: Mapping[str, str], waves: bool = False) -> subprocess.Popen:
+def start_cocotb(
+    folder: Path, toplevel: str, test_module: str, place: Path, env: Mapping[str, str], waves: bool = False,
+) -> subprocess.Popen:
     """Start the simulator of a build in the background; its output goes to ``place``/run.log, its files to ``place``.
 
     It runs in a session of its own: Ctrl-C at the terminal reaches the caller only.
@@ -159,8 +161,8 @@ def start_cocotb(folder: Path, toplevel: str, test_module: str, place: Path, env
     runner._set_env_test()
     command = [str(folder / toplevel), *(["--trace"] if waves else [])]
     with (place / "run.log").open("wb") as log:
-        return subprocess.Popen(command, cwd=place, env={**os.environ, **runner.env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                start_new_session=True)
+        return subprocess.Popen(command, cwd=place, env={**os.environ, **runner.env}, stdin=subprocess.DEVNULL, stdout=log,
+                                stderr=log, start_new_session=True)
 
 
 def _results(path):
