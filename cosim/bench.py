@@ -90,8 +90,8 @@ class Bench(wiring.Component):
             "reg_go": In(1), "reg_write": In(1), "reg_address": In(16), "reg_wdata": In(32), "reg_rdata": Out(32), "reg_resp": Out(2),
             "read_header": Out(data.StructLayout({"tile": 4, "transpose": 1, "half": 2, "range": 2, "out_first": 13, "out_count": 13})),
             "driven": Out(u.n_lines * (u.line_bits + 1)), "codes": In(u.n_lines * u.adc_bits),
-            **{f"pulse_{k}": Out(PulseRecord(u)) for k in range(PULSE_RECORDS)},
-            **{f"update_{k}": Out(UpdateRecord(u)) for k in range(UPDATE_RECORDS)},
+            **{f"pulse_{k}": Out(PulseRecord(u).size) for k in range(PULSE_RECORDS)},
+            **{f"update_{k}": Out(UpdateRecord(u).size) for k in range(UPDATE_RECORDS)},
             "out_head": Out(64 * HEAD_BEATS), "out_beats": Out(64 * SINK_BEATS), "out_lasts": Out(SINK_BEATS),
         })
 
@@ -163,8 +163,8 @@ class Bench(wiring.Component):
         m.d.comb += [getattr(pulses, name).eq(getattr(tile, name)) for name in (
             "program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg")]
         m.d.comb += [pulses.refresh.eq(top.trace_refresh), updates.start.eq(top.trace_command_stb)]
-        m.d.comb += [getattr(self, f"pulse_{k}").eq(pulses.records[k]) for k in range(PULSE_RECORDS)]
-        m.d.comb += [getattr(self, f"update_{k}").eq(updates.records[k]) for k in range(UPDATE_RECORDS)]
+        m.d.comb += [getattr(self, f"pulse_{k}").eq(getattr(pulses, f"record_{k}")) for k in range(PULSE_RECORDS)]
+        m.d.comb += [getattr(self, f"update_{k}").eq(getattr(updates, f"record_{k}")) for k in range(UPDATE_RECORDS)]
         m.d.comb += [getattr(updates, name).eq(top.trace_command[name]) for name in ("op", "chi_base", "rate", "accumulate")]
         m.d.comb += [getattr(updates, name).eq(getattr(top, name)) for name in (
             "trace_line_stb", "trace_line", "trace_code", "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]

@@ -167,12 +167,12 @@ class Unit:
         status = self._status()
         if status["glitch"] or status["lost"]:
             raise RuntimeError("pulse glitch on the tile port" if status["glitch"] else "update recorder overrun")
-        for k in range(status["n_pulses"]):
+        for k in reversed(range(status["n_pulses"])):
             self._pulse(_bits(dut[f"pulse_{k}"]))
         if status["n_beats"]:
             self._output(status["n_beats"])
         if (status["convert"] or status["done"]) and status["n_updates"]:
-            for k in range(status["n_updates"]):
+            for k in reversed(range(status["n_updates"])):
                 self._update(_bits(dut[f"update_{k}"]))
             self.taken_updates ^= 1
             dut.taken_updates.value = self.taken_updates

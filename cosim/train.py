@@ -2,6 +2,7 @@
 
 Exit codes: 0 done, 1 conservation broken, 2 bad input (one line on stderr), 130 Ctrl-C.
 """
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def _parse(
     seed: Annotated[int, _option(
         f"Seed of sample order, devices and noise, 0 to 4294967295. [default: {_UNSET.seed}]")] = _UNSET.seed,
     lanes: Annotated[int | None, _option(
-        f"chi words updated per cycle, 1 to 1024; unit.lanes of the parameters. [default: {UnitParams().lanes}]")] = None,
+        f"chi words updated per cycle, 1 to 1024; chi_words follows, so that the capacity stays. [default: {UnitParams().lanes}]")] = None,
     params: Annotated[Path | None, _option(
         "TOML file of overrides in tables [unit] and [tile]; fields as in model/params.py.")] = None,
     waves: Annotated[bool, _option("Write waves.fst of a window of the run; rtl only. [default: no]")] = False,
@@ -171,7 +172,12 @@ def _train(options: Options, open_backend: OpenBackend, compile_program: Compile
 
 def _build(options: Options) -> Params:
     params = Params.from_toml(options.params) if options.params else Params()
-    return params if options.lanes is None else Params.from_dict({"unit": {"lanes": options.lanes}}, params)
+    if options.lanes is None:
+        return params
+    try:
+        return dataclasses.replace(params, unit=params.unit.with_lanes(options.lanes))
+    except ParamsError as error:
+        raise InputError(f"unit.{error}") from None
 
 
 def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params, data: datasets.Dataset) -> Experiment:

@@ -100,6 +100,11 @@ class UnitParams:
             if getattr(self, name) % self.vector_width:
                 raise ParamsError(f"{name} = {getattr(self, name)}: must be a multiple of vector_width = {self.vector_width}")
 
+    def with_lanes(self, lanes: int) -> "UnitParams":
+        """The same build with another number of lanes and at least the same chi capacity (up to the largest depth)."""
+        words = -(-self.lanes * self.chi_words // max(lanes, 1))
+        return dataclasses.replace(self, lanes=lanes, chi_words=min(1 << (words - 1).bit_length(), 65536))
+
     @property
     def n_lines(self) -> int:
         """Line drivers [1]: one bank serves rows (forward) and columns (transpose)."""
