@@ -12,30 +12,56 @@ from pathlib import Path
 
 from cosim.bench import bench_verilog
 from cosim.build import CosimError, build, start_cocotb
+from cosim.waves import vcd_to_fst
 from model.driver import Driver
 from model.params import Params
 
-__all__ = ["RtlBackend"]
+__all__ = ["WAVE_IMAGES", "RtlBackend"]
+
+
+WAVE_IMAGES = 2
+"""Images in the window of ``waves``: the first ones of the training [1]."""
 
 
 class RtlBackend(Driver):
-    """Cosimulation of the whole unit. seed: root of all generators; gated: gated clocks (faster, equal results);
-    fast: compile for speed (long runs) or compile fast (tests)."""
+    """Cosimulation of the whole unit.
+
+    seed: root of all generators; waves: FST file for a window, the first WAVE_IMAGES images trained, which a second, traced
+    simulation repeats; follow_all: the ledger follows every weight; gated: the wide units' clocks stop while they are idle (faster,
+    equal results); fast: compile for speed (long runs) or compile fast (tests); trace: FST file for all of this simulation.
+    """
 
     name = "rtl"
 
     def __init__(self, params: Params, seed: int, *, waves: Path | None = None, follow_all: bool = False, gated: bool = True,
-                 fast: bool = True):
+                 fast: bool = True, trace: Path | None = None):
         super().__init__(params)
-        folder = build("unit", bench_verilog(params), "bench", public=["bench"], parameters={"GATED": int(gated)}, fast=fast, timing=True,
-                       waves=waves is not None)
+        self.seed, self.waves, self.fast, self.trace = seed, waves, fast, trace
+        folder = build("unit", bench_verilog(params), "bench", public=["bench"], fast=fast, timing=True, waves=trace is not None)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         key = secrets.token_bytes(16)
         with Listener(str(self.place / "socket"), "AF_UNIX", authkey=key) as listener:
             env = {"CROSSTRAIN_SOCKET": str(self.place / "socket"), "CROSSTRAIN_KEY": key.hex()}
-            self.process = start_cocotb(folder, "bench", "cosim.simulator", self.place, env)
+            self.process = start_cocotb(folder, "bench", "cosim.simulator", self.place, env, waves=trace is not None)
             self.connection = self._accept(listener)
-        self._call_raw((params.to_json(), seed, follow_all))
+        self._call_raw((params.to_json(), seed, follow_all, gated))
+
+    def run(self, entry, packets):
+        """See ``Driver.run``; the first training also writes ``waves``."""
+        if self.waves is not None and entry == "train":
+            waves, self.waves = self.waves, None
+            window = RtlBackend(self.params, self.seed, fast=self.fast, trace=waves)
+            try:
+                window.configure(self.program)
+                window.execute("clear")
+                window.run("train", packets[:WAVE_IMAGES])
+            finally:
+                window.close()
+        return super().run(entry, packets)
+
+    def inject(self, fault: str) -> None:
+        """Test the checks: ``lose_pulse`` drops the next SET pulse of a threshold on its way to the tile."""
+        self._call("inject", fault)
 
     def _accept(self, listener):
         """Wait for the simulator's connection; raise CosimError if it ends instead."""
@@ -95,4 +121,6 @@ class RtlBackend(Driver):
             except Exception:
                 process.kill()
                 process.wait()
+        if self.trace is not None and (self.place / "dump.vcd").exists():
+            vcd_to_fst(self.place / "dump.vcd", self.trace)
         shutil.rmtree(self.place, ignore_errors=True)

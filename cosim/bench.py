@@ -9,7 +9,7 @@
 that no one feeds, the program's end, a register access done. Python looks at ``status``, takes what is there and changes ``taken`` (and, between
 updates, ``taken_updates``).
 
-``bench_verilog`` adds the clocks: ``clk`` of period 2 and, in phase with it, the gated clocks of the wide units; with ``GATED = 0``
+``bench_verilog`` adds the clocks: ``clk`` of period 2 ns and, in phase with it, the gated clocks of the wide units; with ``free_running``
 they run in every cycle.
 """
 import hashlib
@@ -25,7 +25,14 @@ from cosim.build import CACHE, ROOT, verilog_of
 from cosim.feeder import PacketFeeder, RegisterMaster, feed_bytes
 from cosim.pulse_meter import PulseMeter
 from cosim.recorders import (
-    PULSE_RECORDS, SINK_BEATS, UPDATE_RECORDS, OutputRecorder, PulseRecord, PulseRecorder, UpdateRecord, UpdateRecorder,
+    PULSE_RECORDS,
+    SINK_BEATS,
+    UPDATE_RECORDS,
+    OutputRecorder,
+    PulseRecord,
+    PulseRecorder,
+    UpdateRecord,
+    UpdateRecorder,
 )
 from hdl.ports import CodeWord
 from hdl.top import DOMAINS, Top
@@ -220,11 +227,11 @@ def _generate(params):
         width = Shape.cast(member.shape).width
         declared.append(f"  {'reg' if member.flow == In else 'wire'} [{width - 1}:0] {name}{' = 0' if member.flow == In else ''};")
     for unit, clock in zip(DOMAINS, clocks, strict=True):
-        rises.append(f"    {clock} = {unit}_active | (GATED == 0);")
+        rises.append(f"    {clock} = {unit}_active | free_running;")
         falls.append(f"    {clock} = 0;")
     links = ", ".join(f".{name}({name})" for name in ("clk", "rst", *component.signature.members))
     bench = "\n".join([
-        "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  parameter GATED = 1;",
-        "  reg clk = 0;", "  reg rst = 1;", *declared, f"  core core ({links});", "  always begin", "    #1;", *rises, "    clk = 1;",
-        "    #1;", *falls, "    clk = 0;", "  end", "endmodule", ""])
+        "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  reg clk = 0;",
+        "  reg rst = 1;", "  reg free_running = 0;  // gated clocks run in every cycle", *declared, f"  core core ({links});",
+        "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls, "    clk = 0;", "  end", "endmodule", ""])
     return {"core.v": verilog_of(component, "core"), "bench.sv": bench}

@@ -59,7 +59,7 @@ class Unit:
         self.generators, self.taken, self.taken_updates = self.side.generators.read, 0, 0
         self.reg_go, self.packet_go = 0, 0
         self.queue, self.beats = [], []
-        self.done = self.register_done = self.starved = False
+        self.done = self.register_done = self.starved = self.lose_pulse = False
 
     async def reset(self):
         """Hold reset for a few cycles and let the first attention pass."""
@@ -137,6 +137,11 @@ class Unit:
         """Compare the ledger with chi."""
         return self.side.ledger.check(lambda matrix: chi[matrix])
 
+    async def inject(self, fault):
+        """Arrange a fault, see ``cosim.backend``."""
+        assert fault == "lose_pulse"
+        self.lose_pulse = True
+
     # ---- agent --------------------------------------------------------------------------------------------------------
 
     async def _settle(self):
@@ -197,6 +202,9 @@ class Unit:
         tile, walk, line, first = field("tile"), field("walk"), field("line"), field("first")
         pos, neg = (np.ascontiguousarray(bits[self.pulse_fields.ranges[name]]) for name in ("pos", "neg"))
         if kind == Kind.SET and not field("refresh"):
+            if self.lose_pulse:
+                self.lose_pulse = False
+                return
             count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
         analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind, side.tick)
 
@@ -282,8 +290,9 @@ assert SINK_BEATS >= HEAD_BEATS
 async def serve(dut):
     """Answer commands until ``close``."""
     with Client(os.environ["CROSSTRAIN_SOCKET"], authkey=bytes.fromhex(os.environ["CROSSTRAIN_KEY"])) as connection:
-        params_json, seed, follow_all = connection.recv()
+        params_json, seed, follow_all, gated = connection.recv()
         unit = Unit(dut, Params.from_json(params_json), seed, follow_all)
+        dut.free_running.value = int(not gated)
         await unit.reset()
         connection.send(("ready", None))
         while True:

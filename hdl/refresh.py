@@ -152,13 +152,16 @@ class Refresh(wiring.Component):
             with m.If(picked[k]):
                 m.d.comb += value.eq(fetch.data[k].value)
 
+        # what the states below decide; the payloads are assigned as a whole, so that no constant part of one is in a process
+        op, half, first, count = Signal(2, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(13), Signal(13)
+        kind, side = Signal(init=Kind.SET), Signal()
         lines, pulse = self.o_lines.payload, self.o_pulse.payload
         m.d.comb += [
-            lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(Half.POSITIVE),
-            lines.range.eq(SCAN_RANGE), lines.steps.eq(scan.steps), lines.op.eq(LinesOp.READ), lines.first.eq(scan.lane_first),
-            lines.count.eq(scan.lane_count),
-            pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(scan.walk_first + line),
-            pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1),
+            first.eq(scan.lane_first), count.eq(scan.lane_count),
+            lines.op.eq(op), lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(half), lines.range.eq(SCAN_RANGE),
+            lines.first.eq(first), lines.count.eq(count), lines.steps.eq(scan.steps),
+            pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(scan.walk_first + line), pulse.kind.eq(kind),
+            pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.negative.eq(side),
             pulse.dirty.eq(scan.dirty_base + line),
         ]
         with m.FSM(name="ctl"):
@@ -176,7 +179,7 @@ class Refresh(wiring.Component):
                     with m.If(last_line):
                         m.next = "IDLE"
             with m.State("POINT"):
-                m.d.comb += [self.o_lines.valid.eq(1), lines.op.eq(LinesOp.POINT), lines.first.eq(scan.walk_first + line)]
+                m.d.comb += [self.o_lines.valid.eq(1), op.eq(LinesOp.POINT), first.eq(scan.walk_first + line)]
                 m.d.sync += [second.eq(0), any_due.eq(0), left.eq(scan.lane_count), word.eq(0), done.eq(0)]
                 with m.If(self.o_lines.ready):
                     m.d.comb += self.events.lines_scanned.eq(1)
@@ -186,7 +189,7 @@ class Refresh(wiring.Component):
                 with m.If(self.o_lines.ready):
                     m.next = "READ_NEGATIVE"
             with m.State("READ_NEGATIVE"):              # the codes of G+ come while this waits
-                m.d.comb += [self.o_lines.valid.eq(1), lines.half.eq(Half.NEGATIVE), taking.eq(1)]
+                m.d.comb += [self.o_lines.valid.eq(1), half.eq(Half.NEGATIVE), taking.eq(1)]
                 with m.If(self.o_lines.ready):
                     m.d.sync += second.eq(1)
                     m.next = "TAKE"
@@ -226,11 +229,11 @@ class Refresh(wiring.Component):
                 ]
                 m.next = "RESET_POSITIVE"
             with m.State("RESET_POSITIVE"):
-                m.d.comb += [self.o_pulse.valid.eq(1), pulse.kind.eq(Kind.RESET)]
+                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET)]
                 with m.If(self.o_pulse.ready):
                     m.next = "RESET_NEGATIVE"
             with m.State("RESET_NEGATIVE"):
-                m.d.comb += [self.o_pulse.valid.eq(1), pulse.kind.eq(Kind.RESET), pulse.negative.eq(1)]
+                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET), side.eq(1)]
                 with m.If(self.o_pulse.ready):
                     m.next = "JUDGE"
             with m.State("JUDGE"):
@@ -242,14 +245,14 @@ class Refresh(wiring.Component):
                         m.d.comb += self.events.refresh_misses.eq(1)
                         m.next = "PICK"
             with m.State("SET"):
-                m.d.comb += [self.o_pulse.valid.eq(1), pulse.kind.eq(Kind.SET), pulse.negative.eq(negative)]
+                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.SET), side.eq(negative)]
                 with m.If(self.o_pulse.ready):
                     m.d.sync += n.eq(n + 1)
                     m.next = "READ_BACK"
             with m.State("READ_BACK"):
                 m.d.comb += [
-                    self.o_lines.valid.eq(1), lines.half.eq(Mux(negative, Half.NEGATIVE, Half.POSITIVE)),
-                    lines.first.eq(scan.lane_first + offset), lines.count.eq(1),
+                    self.o_lines.valid.eq(1), half.eq(Mux(negative, Half.NEGATIVE, Half.POSITIVE)),
+                    first.eq(scan.lane_first + offset), count.eq(1),
                 ]
                 with m.If(self.o_lines.ready):
                     m.next = "AWAIT"

@@ -6,13 +6,15 @@ from amaranth.back import verilog
 
 __all__ = ["verilog_of"]
 
-_CONSTANT_PROCESS = re.compile(r"always @\*(\n +[^=\n]+ = \d+'h[0-9a-f]+;)")
-"""Constant bits of a signal whose other bits vary: ``always @*`` without an operand would never run, ``always_comb`` does."""
+_CONSTANT_PROCESS = re.compile(r"always @\*\n +([^=\n]+?) = \d+'h[0-9a-f]+;")
+"""Constant bits of a signal whose other bits are assigned in a process: without an operand ``always @*`` would never run."""
 
 
 def verilog_of(component, name: str) -> str:
-    """Verilog of ``component`` as module ``name``."""
+    """Verilog of ``component`` as module ``name``; raises ValueError for a signal of which only a part is in a process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-    return _CONSTANT_PROCESS.sub(r"always_comb\1", text)
+    if found := _CONSTANT_PROCESS.search(text):
+        raise ValueError(f"{name}: {found[1]} is constant while other bits of the signal are in a process: assign the signal as a whole")
+    return text

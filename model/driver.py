@@ -92,6 +92,15 @@ class Driver:
         chi = words.reshape(lines, d.words_per_line * self.u.lanes)[:, :lane_axis].astype(np.int32)
         return chi if d.walk == Walk.ROWS else np.ascontiguousarray(chi.T)
 
+    def load_chi(self, matrix: int, chi: np.ndarray) -> None:
+        """Write the accumulator of a matrix by LOAD; chi (rows, cols). Its lines count as programmed since their last scan."""
+        d = self.program.matrices[matrix]
+        lines = chi if d.walk == Walk.ROWS else chi.T
+        words = np.zeros((len(lines), d.words_per_line * self.u.lanes), np.int64)
+        words[:, :lines.shape[1]] = lines
+        packet = host_stream.dump_packet(self.u.constants, words.reshape(-1, self.u.lanes))
+        self._run_entry(f"load_{matrix}", packet[None])
+
     def counters(self) -> dict[str, int]:
         """Every counter by name."""
         names = tuple(event.name for event in EVENTS)
