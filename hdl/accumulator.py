@@ -27,6 +27,8 @@ word: ``load_en`` writes ``load`` to bank ``load_bank`` of the word in stage "th
 Timing: latency 2 from read to write, 3 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
 """
+from operator import add, or_
+
 from amaranth import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -36,6 +38,14 @@ from hdl.outer_product import lane_update
 from model.params import UnitParams
 
 __all__ = ["Accumulator"]
+
+
+def _tree(function, values):
+    """All ``values`` combined, pairwise, for a short path."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return function(_tree(function, values[:half]), _tree(function, values[half:]))
 
 
 class Accumulator(wiring.Component):
@@ -52,7 +62,7 @@ class Accumulator(wiring.Component):
     load_en, load_bank, load : In
         Host write, in cycles with ``write_valid``.
     sum_valid, write_valid : Out(1)
-        A word is in stage "multiply-add", "threshold". ``word``: memory output in "multiply-add", packed, whole banks.
+        A word is in stage "multiply-add", "threshold". ``word``: bank ``word_bank`` of the memory output in "multiply-add".
     pulse_valid : Out(1)
         A due word is in stage "pulse"; ``counts``, ``negative``: its pulses, held until the pipeline moves.
     saturations : Out
@@ -63,16 +73,18 @@ class Accumulator(wiring.Component):
         self.u = u
         self.banks = -(-u.lanes // u.vector_width)
         # registers of the stages "multiply-add" (address, updates) and "threshold" (address, sums); attributes for proofs
-        self.sum_address, self.write_address = Signal(range(u.chi_words)), Signal(range(u.chi_words))
-        self.updates = [Signal(u.update_max.bit_length() + 2, name=f"update{k}") for k in range(u.lanes)]
-        self.sums = [Signal(signed((u.chi_max + u.update_max).bit_length() + 1), name=f"sum{k}") for k in range(u.lanes)]
+        self.sum_address, self.write_address = (Signal(range(u.chi_words), reset_less=True) for _ in range(2))
+        update_shape, sum_shape = u.update_max.bit_length() + 2, signed((u.chi_max + u.update_max).bit_length() + 1)
+        self.updates = [Signal(update_shape, name=f"update{k}", reset_less=True) for k in range(u.lanes)]
+        self.sums = [Signal(sum_shape, name=f"sum{k}", reset_less=True) for k in range(u.lanes)]
         super().__init__({
             "go": In(1), "valid": In(1), "address": In(range(u.chi_words)),
             "multiplicand": In(u.multiplicand_max.bit_length()), "treble": In(u.multiplicand_max.bit_length() + 2),
             "line_negative": In(1), "codes": In(u.lanes * (u.outer_bits + 1)),
             "threshold": In(1), "clear": In(1), "loading": In(1),
-            "load_en": In(1), "load_bank": In(range(self.banks)), "load": In(u.vector_width * u.chi_bits),
-            "sum_valid": Out(1), "write_valid": Out(1), "word": Out(self.banks * u.vector_width * u.chi_bits),
+            "load_en": In(1), "load_bank": In(range(max(2, self.banks))), "load": In(u.vector_width * u.chi_bits),
+            "sum_valid": Out(1), "write_valid": Out(1), "word_bank": In(range(max(2, self.banks))),
+            "word": Out(u.vector_width * u.chi_bits),
             "pulse_valid": Out(1), "counts": Out(data.ArrayLayout(u.count_bits, u.lanes)), "negative": Out(u.lanes),
             "saturations": Out(range(u.lanes + 1)), "saturations_stb": Out(1),
         })
@@ -89,55 +101,60 @@ class Accumulator(wiring.Component):
                 sum_address.eq(self.address), write_address.eq(sum_address),
             ]
 
-        # read: U of each lane, beside the memory access
-        for k in range(u.lanes):
-            code = self.codes.word_select(k, code_bits)
-            with m.If(go):
-                m.d.sync += updates[k].eq(lane_update(u, self.multiplicand, self.treble, self.line_negative, code))
+        # memory: banks of vector_width lanes
+        reads, writes = [], []
+        for bank in range(self.banks):
+            m.submodules[f"bank{bank}"] = memory = Memory(shape=bank_bits, depth=u.chi_words, init=[])
+            reads.append(memory.read_port())
+            writes.append(memory.write_port())
+            m.d.comb += [reads[bank].en.eq(go), reads[bank].addr.eq(self.address), writes[bank].addr.eq(write_address)]
+            with m.If(self.word_bank == bank):
+                m.d.comb += self.word.eq(reads[bank].data)
 
-        # multiply-add
+        # a lane: U beside the memory access | chi + U | quotient and remainder. What is used twice is a Signal: emitted once
+        counts = [Signal(u.count_bits, name=f"count{k}") for k in range(u.lanes)]
+        clipped = [Signal(name=f"clipped{k}") for k in range(u.lanes)]
+        results = [Signal(u.chi_bits, name=f"result{k}") for k in range(u.lanes)]
         for k in range(u.lanes):
-            chi = self.word.word_select(k, u.chi_bits)
+            bank, lane = divmod(k, u.vector_width)
+            code, chi = self.codes.word_select(k, code_bits), reads[bank].data.word_select(lane, u.chi_bits)
             total = Cat(Const(1, 1), chi).as_signed() + updates[k].as_signed()
             with m.If(go):
-                m.d.sync += sums[k].eq(total[1:].as_signed())
-
-        # threshold
-        counts, negative, clipped, results = [], [], [], []
-        for k in range(u.lanes):
-            below, rest = sums[k][-1], sums[k][:u.eps_log2].any()
+                m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.treble, self.line_negative, code)),
+                             sums[k].eq(total[1:].as_signed())]
+            negative, low, fraction = sums[k][-1], sums[k][:u.eps_log2], Signal(name=f"fraction{k}")
             quotient = sums[k][u.eps_log2:u.eps_log2 + u.count_bits]
-            counts.append(((quotient ^ below.replicate(u.count_bits)) + (below & ~rest))[:u.count_bits])
-            negative.append(below)
-            clipped.append((sums[k] > u.chi_max) | (sums[k] < -u.chi_max))
-            remainder = Cat(sums[k][:u.eps_log2], (below & rest).replicate(u.chi_bits - u.eps_log2))
-            limit = Mux(below, Const(-u.chi_max, signed(u.chi_bits)), Const(u.chi_max, signed(u.chi_bits)))
-            results.append(Mux(self.threshold, remainder, Mux(clipped[k], limit, sums[k][:u.chi_bits]))[:u.chi_bits])
+            limit = Mux(negative, Const(-u.chi_max, u.chi_bits), Const(u.chi_max, u.chi_bits))
+            m.d.comb += [
+                fraction.eq(negative & low.any()),       # below 0 and no multiple of eps: p = q + 1
+                counts[k].eq((quotient ^ negative.replicate(u.count_bits)) + (negative & ~fraction)),
+                clipped[k].eq(counts[k][u.chi_bits - 1 - u.eps_log2:].any()),
+                results[k].eq(Mux(self.threshold, Cat(low, fraction.replicate(u.chi_bits - u.eps_log2)),
+                                  Mux(clipped[k], limit, sums[k][:u.chi_bits]))),
+            ]
 
+        # write, pulses, clips
         due = Signal(self.banks)
-        bank_clips = Signal(data.ArrayLayout(range(u.vector_width + 1), self.banks))
+        bank_clips = Signal(data.ArrayLayout(range(u.vector_width + 1), self.banks), reset_less=True)
         m.d.sync += self.saturations_stb.eq(go & self.write_valid & ~self.threshold & ~self.clear & ~self.loading)
         m.d.comb += [
             self.pulse_valid.eq(due.any()),
             self.saturations.eq(Mux(self.saturations_stb, sum(bank_clips), 0)),
         ]
+        pulse_counts, pulse_negative = Signal(u.lanes * u.count_bits, reset_less=True), Signal(u.lanes, reset_less=True)
+        m.d.comb += [self.counts.eq(pulse_counts), self.negative.eq(pulse_negative)]
         with m.If(go):
-            m.d.sync += [self.counts.eq(Cat(counts)), self.negative.eq(Cat(negative))]
-
+            m.d.sync += [pulse_counts.eq(Cat(counts)), pulse_negative.eq(Cat(one[-1] for one in sums))]
         for bank in range(self.banks):
             lanes = slice(bank * u.vector_width, (bank + 1) * u.vector_width)
-            m.submodules[f"bank{bank}"] = memory = Memory(shape=bank_bits, depth=u.chi_words, init=[])
-            read, write = memory.read_port(), memory.write_port()
             m.d.comb += [
-                read.en.eq(go), read.addr.eq(self.address), self.word.word_select(bank, bank_bits).eq(read.data),
-                write.addr.eq(write_address),
-                write.en.eq((go & self.write_valid & ~self.loading) | (self.load_en & (self.load_bank == bank))),
-                write.data.eq(Mux(self.loading, self.load, Mux(self.clear, 0, Cat(results[lanes])))),
+                writes[bank].en.eq((go & self.write_valid & ~self.loading) | (self.load_en & (self.load_bank == bank))),
+                writes[bank].data.eq(Mux(self.loading, self.load, Mux(self.clear, 0, Cat(results[lanes])))),
             ]
             with m.If(go):
                 m.d.sync += [
-                    due[bank].eq(self.write_valid & self.threshold & Cat(counts[lanes]).any()),
-                    bank_clips[bank].eq(sum(clipped[lanes])),
+                    due[bank].eq(self.write_valid & self.threshold & _tree(or_, counts[lanes]).any()),
+                    bank_clips[bank].eq(_tree(add, clipped[lanes])),
                 ]
 
         m.d.sync += [

@@ -34,14 +34,14 @@ def WalkWord(u: UnitParams):
         "codes": u.vector_width * (u.outer_bits + 1), "mask": u.vector_width, "index": 13 - (u.vector_width.bit_length() - 1)})
 
 
-def quantise(u: UnitParams, magnitude, shift):
-    """Operand magnitude of |v| (16 bit), and whether it is not 0."""
-    shifted, cut = magnitude >> shift, u.line_bits - u.outer_bits
-    line = Mux(shifted[u.line_bits:].any(), u.line_max, shifted[:u.line_bits])
+def quantise(u: UnitParams, shifted):
+    """Operand magnitude of ``shifted`` = |v| >> shift (a Signal), and whether it is not 0."""
+    cut = u.line_bits - u.outer_bits
     if cut == 0:
-        return line, shifted.any()
-    rounded = (line + (1 << cut >> 1)) >> cut
-    return Mux(rounded > u.outer_max, u.outer_max, rounded)[:u.outer_bits], shifted[cut - 1:].any()
+        return Mux(shifted[u.line_bits:].any(), u.line_max, shifted[:u.line_bits]), shifted.any()
+    # rounding up overflows where the top bits are all ones and the next one is set; so does every |v| above line_max
+    over = shifted[u.line_bits:].any() | shifted[cut - 1:u.line_bits].all()
+    return Mux(over, u.outer_max, (shifted[cut:u.line_bits] + shifted[cut - 1])[:u.outer_bits]), shifted[cut - 1:].any()
 
 
 class Operands(wiring.Component):
@@ -108,23 +108,26 @@ class Operands(wiring.Component):
             ]
 
         # |v|, 0 beyond the vector | code
-        codes, walked = Signal(width * code_bits), Signal(width)
+        codes, walked, shift = Signal(width * code_bits), Signal(width), Signal(5)
+        m.d.comb += shift.eq(Mux(held.lane, command.lane_shift, command.walk_shift))
         for k in range(width):
             value = self.vector.data[k]
             inside = (fetched.span > k) & ~sweep
-            negative, magnitude = Signal(name=f"negative{k}"), Signal(u.element_bits, name=f"magnitude{k}")
+            negative = Signal(name=f"negative{k}", reset_less=True)
+            magnitude = Signal(u.element_bits, name=f"magnitude{k}", reset_less=True)
+            shifted = Signal(u.element_bits, name=f"shifted{k}")
             with m.If(move):
                 m.d.sync += [negative.eq(value[-1] & inside),
                              magnitude.eq(Mux(inside, Mux(value[-1], -value, value)[:u.element_bits], 0))]
-            code, nonzero = quantise(u, magnitude, Mux(held.lane, command.lane_shift, command.walk_shift))
-            m.d.comb += [codes.word_select(k, code_bits).eq(Cat(code, negative)),
+            code, nonzero = quantise(u, shifted)
+            m.d.comb += [shifted.eq(magnitude >> shift), codes.word_select(k, code_bits).eq(Cat(code, negative)),
                          walked[k].eq(Mux(sweep, held.span > k, nonzero))]
 
         # lane words into their register, walk words to the walker
         load_lane = Signal()
         m.d.comb += load_lane.eq(move & held.valid & held.lane)
         for word in range(u.n_lines // width):
-            lanes = Signal(width * code_bits, name=f"lanes{word}")
+            lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
             m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
             with m.If(self.start):
                 m.d.sync += lanes.eq(0)

@@ -81,10 +81,10 @@ class OuterProduct(wiring.Component):
         product_bits, t_bits = u.outer_bits + u.rate_bits, u.multiplicand_max.bit_length()
         last = t_bits + product_bits + 1
         distance = Signal(signed(12))
-        shift = Signal(range(last + 1))
+        shift = Signal(range(last + 1), reset_less=True)
         m.d.comb += distance.eq(t_bits - u.outer_bits - self.exponent)
-        product, aligned = Signal(product_bits), Signal(product_bits + t_bits + 1)
-        multiplicand = Signal(t_bits)
+        product, aligned = Signal(product_bits, reset_less=True), Signal(product_bits + t_bits + 1, reset_less=True)
+        multiplicand = Signal(t_bits, reset_less=True)
         m.d.comb += self.clipped.eq(aligned > 2 * u.multiplicand_max)
         with m.If(self.go):
             m.d.sync += [

@@ -88,8 +88,8 @@ class UpdateUnit(wiring.Component):
         m.submodules.accumulator = chi = self.accumulator
 
         # command
-        command, busy, accept = Signal(UpdateCommand(u)), Signal(), Signal()
-        exponent = Signal(signed(10))
+        command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
+        busy, accept = Signal(), Signal()
         is_update, is_clear, is_dump, is_load, sweep = Signal(), Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
@@ -105,7 +105,7 @@ class UpdateUnit(wiring.Component):
         # movement: one enable for everything
         go, front_go, pulse_hold, stream_hold = Signal(), Signal(), Signal(), Signal()
         taking, restart, forget = Signal(), Signal(), Signal()    # LOAD: waits for a word; begins anew; words of before to forget
-        place, place_last = Signal(range(max(2, chi.banks))), Signal()
+        place, place_last = Signal.like(chi.word_bank), Signal()
         m.d.comb += [
             taking.eq(is_load & chi.write_valid & ~forget), place_last.eq(place == chi.banks - 1),
             pulse_hold.eq(self.o_pulse.valid & ~self.o_pulse.ready),
@@ -158,7 +158,7 @@ class UpdateUnit(wiring.Component):
 
         # line and group in the stages behind; pulses
         where = data.StructLayout({"line": 13, "group": place_shape})
-        adding, writing, pulsing = Signal(where), Signal(where), Signal(where)
+        adding, writing, pulsing = (Signal(where, name=name, reset_less=True) for name in ("adding", "writing", "pulsing"))
         with m.If(go):
             m.d.sync += [adding.line.eq(read.line), adding.group.eq(read.group), writing.eq(adding), pulsing.eq(writing)]
         pulse = self.o_pulse.payload
@@ -180,12 +180,11 @@ class UpdateUnit(wiring.Component):
 
         # DUMP: banks of the word in "multiply-add", one a cycle
         dump = is_dump & chi.sum_valid & ~self.host_stall
-        dumped = chi.word.word_select(place, width * u.chi_bits)
         with m.If(dump):
             m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
                          self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi.banks - 1) * width, width))]
             for k in range(width):
-                m.d.sync += self.o_dump.payload.elements[k].eq(dumped.word_select(k, u.chi_bits).as_signed())
+                m.d.sync += self.o_dump.payload.elements[k].eq(chi.word.word_select(k, u.chi_bits).as_signed())
         with m.Elif(self.o_dump.ready):
             m.d.sync += self.o_dump.valid.eq(0)
 
@@ -196,7 +195,7 @@ class UpdateUnit(wiring.Component):
         m.d.comb += [
             self.i_load.ready.eq(taking), load.eq(taking & self.i_load.valid & (self.i_load.payload.count != 0)),
             restart.eq(taking & self.i_load.valid & (self.i_load.payload.count == 0)),
-            chi.load_en.eq(load), chi.load_bank.eq(place),
+            chi.load_en.eq(load), chi.load_bank.eq(place), chi.word_bank.eq(place),
         ]
         for k in range(width):
             element = self.i_load.payload.elements[k]

@@ -104,7 +104,10 @@ def test_rtl_is_the_twin(u, threshold):
             ctx.set(dut.treble, 0)
             ctx.set(dut.address, word)
             await step(ctx, 1)
-            stored = ctx.get(dut.word)
+            stored = 0
+            for bank in range(dut.banks):
+                ctx.set(dut.word_bank, bank)
+                stored |= ctx.get(dut.word) << bank * u.vector_width * u.chi_bits
             ctx.set(dut.valid, 0)
             await step(ctx, 1)
             await step(ctx, 1)
