@@ -86,9 +86,9 @@ class OuterProduct(wiring.Component):
         product, aligned = Signal(product_bits, reset_less=True), Signal(product_bits + t_bits + 1, reset_less=True)
         multiplicand = Signal(t_bits, reset_less=True)
         m.d.comb += self.clipped.eq(aligned > 2 * u.multiplicand_max)
+        m.d.sync += shift.eq(Mux(distance < 0, 0, Mux(distance > last, last, distance[:len(shift)])))
         with m.If(self.go):
             m.d.sync += [
-                shift.eq(Mux(distance < 0, 0, Mux(distance > last, last, distance[:len(shift)]))),
                 product.eq(self.code * self.rate),
                 aligned.eq(product << (t_bits + 1) >> shift),
                 multiplicand.eq(Mux(self.clipped, u.multiplicand_max, (aligned >> 1)[:t_bits] + aligned[0])),

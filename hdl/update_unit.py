@@ -5,7 +5,8 @@ word chi_base + line * words_per_line + group holds positions group * lanes .. o
 
 UPDATE  for every line whose walk code is not 0 (``accumulate`` = 0: every line, U = 0): chi += U, then with ``threshold`` whole
         eps leave as SET pulses (``hdl.outer_product``, ``hdl.accumulator``, ``hdl.operands``). A due word becomes one command
-        on ``o_pulse``, in walk order; the pipeline holds until it is taken. Without ``threshold`` chi is clipped at +-chi_max.
+        on ``o_pulse``, in walk order; one may wait there, the pipeline holds for the next. Without ``threshold`` chi is clipped
+        at +-chi_max.
         It ends when all words are written, all pulse commands handed over, and ``pulse_busy`` is low.
 CLEAR   every word becomes 0.
 DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream words of sign-extended elements (``count``: lanes in
@@ -13,9 +14,9 @@ DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream wor
 LOAD    the inverse, from ``i_load``: elements are clipped to +-chi_max; elements beyond the lane axis are dropped, so they never
         pulse a cell outside the matrix. A stream word with ``count`` 0 begins the packet anew. ``last`` is not looked at.
 
-Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse. All
-stages move together; they hold while a pulse command waits, while a DUMP or LOAD word takes its stream words, and in
-``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once in a command, and a
+Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse, then
+``o_pulse``. All stages move together; they hold while a due word waits behind another, while a DUMP or LOAD word takes its
+stream words, and in ``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once in a command, and a
 command starts on an empty pipeline: no hazards.
 
 Ports
@@ -90,17 +91,18 @@ class UpdateUnit(wiring.Component):
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
         busy, accept = Signal(), Signal()
-        is_update, is_clear, is_dump, is_load, sweep = Signal(), Signal(), Signal(), Signal(), Signal()
+        is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
             self.i.ready.eq(~busy), accept.eq(self.i.valid & ~busy),
-            is_update.eq(command.op == UpdateOp.UPDATE), is_clear.eq(command.op == UpdateOp.CLEAR),
-            is_dump.eq(command.op == UpdateOp.DUMP), is_load.eq(command.op == UpdateOp.LOAD),
-            sweep.eq(~is_update | ~command.accumulate),
             self.active.eq(self.i.valid | busy | chi.saturations_stb),
         ]
         with m.If(accept):
-            m.d.sync += [command.eq(new), busy.eq(1), exponent.eq(self.exponents[new.e] + new.exponent)]
+            m.d.sync += [
+                command.eq(new), busy.eq(1), exponent.eq(self.exponents[new.e] + new.exponent),
+                is_update.eq(new.op == UpdateOp.UPDATE), is_clear.eq(new.op == UpdateOp.CLEAR),
+                is_dump.eq(new.op == UpdateOp.DUMP), is_load.eq(new.op == UpdateOp.LOAD),
+            ]
 
         # movement: one enable for everything
         go, front_go, pulse_hold, stream_hold = Signal(), Signal(), Signal(), Signal()
@@ -108,7 +110,7 @@ class UpdateUnit(wiring.Component):
         place, place_last = Signal.like(chi.word_bank), Signal()
         m.d.comb += [
             taking.eq(is_load & chi.write_valid & ~forget), place_last.eq(place == chi.banks - 1),
-            pulse_hold.eq(self.o_pulse.valid & ~self.o_pulse.ready),
+            pulse_hold.eq(chi.pulse_valid & self.o_pulse.valid),
             stream_hold.eq(~place_last & ((is_dump & chi.sum_valid) | taking)),
             self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (taking & ~self.i_load.valid)),
             go.eq(busy & ~pulse_hold & ~stream_hold & ~self.host_stall),
@@ -159,23 +161,27 @@ class UpdateUnit(wiring.Component):
         # line and group in the stages behind; pulses
         where = data.StructLayout({"line": 13, "group": place_shape})
         adding, writing, pulsing = (Signal(where, name=name, reset_less=True) for name in ("adding", "writing", "pulsing"))
+        pulse, due = Signal(PulseCommand(u), reset_less=True), Signal()
         with m.If(go):
             m.d.sync += [adding.line.eq(read.line), adding.group.eq(read.group), writing.eq(adding), pulsing.eq(writing)]
-        pulse = self.o_pulse.payload
-        m.d.comb += [
-            self.o_pulse.valid.eq(chi.pulse_valid), pulse.tile.eq(command.tile), pulse.walk.eq(command.walk),
-            pulse.line.eq(command.walk_first + pulsing.line), pulse.first.eq(command.lane_first + pulsing.group * u.lanes),
-            pulse.kind.eq(Kind.SET), pulse.dirty.eq(command.chi_base + pulsing.line),
-            pulse.counts.eq(chi.counts), pulse.negative.eq(chi.negative),
-        ]
+        m.d.comb += [due.eq(go & chi.pulse_valid), self.o_pulse.payload.eq(pulse)]
+        with m.If(due):
+            m.d.sync += [
+                self.o_pulse.valid.eq(1), pulse.tile.eq(command.tile), pulse.walk.eq(command.walk), pulse.kind.eq(Kind.SET),
+                pulse.line.eq(command.walk_first + pulsing.line), pulse.first.eq(command.lane_first + pulsing.group * u.lanes),
+                pulse.dirty.eq(command.chi_base + pulsing.line), pulse.counts.eq(chi.counts), pulse.negative.eq(chi.negative),
+            ]
+        with m.Elif(self.o_pulse.ready):
+            m.d.sync += self.o_pulse.valid.eq(0)
 
         # what is left to do
-        front_empty, fed, empty = Signal(), Signal(), Signal()
+        front_empty, fed, empty, pulsed = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             front_empty.eq(~Cat(one.valid for one in front).any()), fed.eq(operands.idle & walker.idle & front_empty),
             empty.eq(fed & ~chi.sum_valid & ~chi.write_valid),
+            pulsed.eq(~chi.pulse_valid & ~self.o_pulse.valid & ~self.pulse_busy),
         ]
-        with m.If(busy & empty & ~self.o_pulse.valid & ~self.pulse_busy & ~self.o_dump.valid & ~forget):
+        with m.If(busy & empty & pulsed & ~self.o_dump.valid & ~forget):
             m.d.sync += busy.eq(0)
 
         # DUMP: banks of the word in "multiply-add", one a cycle
@@ -224,9 +230,9 @@ class UpdateUnit(wiring.Component):
         with m.Elif(walks):
             m.d.sync += n_walked.eq(n_walked + 1)
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
-        held = pulse_hold | (empty & (self.o_pulse.valid | self.pulse_busy))
+        held = pulse_hold | (empty & ~pulsed)
         accept_update = accept & (new.op == UpdateOp.UPDATE)
-        ended = busy & empty & ~self.o_pulse.valid & ~self.pulse_busy
+        ended = busy & empty & pulsed
         m.d.comb += [
             self.events.phase_lanes.eq(Mux(busy, fetching, accept_update & new.accumulate)),
             self.events.phase_update.eq(Mux(busy, is_update & ~fetching & ~held, accept_update & ~new.accumulate)),

@@ -7,8 +7,9 @@ State: ``chi`` int32[chi_words, lanes]; ``vec`` as in ``model/digital/vector_mem
 ``dirty`` uint8[chi_words]: index chi_base + line is set when a threshold pulsed that line. A dump is
 int32[words * beats, vector_width].
 
-Timing: the cycles of ``model/digital/walker.py``; a word read in cycle s hands over its pulse command in cycle s + 3, later while
-the generator is busy: then everything waits. The unit is ready one cycle after the pipeline and the pulse generator are idle.
+Timing: the cycles of ``model/digital/walker.py``; a due word that was read in cycle s moves to the output in cycle s + 3, or in
+the one after the pulse command before it was taken: until then everything waits. Its command is taken from the next cycle on,
+when the generator is ready. The unit is ready one cycle after the pipeline and the pulse generator are idle.
 """
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ class Run(NamedTuple):
     lane_codes: np.ndarray
     """int32 (words_per_line, lanes): signed lane codes."""
     at: np.ndarray
-    """int64 (5,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle idle."""
+    """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
+    the pipeline is empty, cycle in which the last pulse command was taken."""
 
 
 def new_chi(u) -> np.ndarray:
@@ -57,7 +59,7 @@ def begin(u, command, vec, exponents, counters):
     width, groups, count = u.vector_width, command.words_per_line, command.walk_count
     sweep = command.accumulate == 0
     lines, codes = np.empty(count, np.int32), np.empty(count, np.int32)
-    reads, at = np.empty(count * groups, np.int64), np.zeros(5, np.int64)
+    reads, at = np.empty(count * groups, np.int64), np.zeros(6, np.int64)
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
     at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
     lane_codes = np.zeros(groups * u.lanes, np.int32)
@@ -106,9 +108,10 @@ def next_due(u, command, run, chi, counters, counts, negative):
 def handed_over(run, pulse_cycles):
     """Account for the pulse command of the word that ``next_due`` returned: the generator takes ``pulse_cycles``."""
     due = run.reads[run.at[0] - 1] + 3 + run.at[1]
-    taken = max(due, run.at[2])
-    run.at[1] += taken - due
-    run.at[2] = taken + pulse_cycles
+    moved = max(due, run.at[5] + 1)
+    run.at[1] += moved - due
+    run.at[5] = max(moved + 1, run.at[2])
+    run.at[2] = run.at[5] + pulse_cycles
 
 
 @njit(cache=True)
