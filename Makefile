@@ -31,7 +31,7 @@ formal: $(VENV)/.test ## the proofs (yosys, z3)
 	$(RUN) -m pytest -n 2 -m formal
 
 verilog: $(VENV)/.run ## build/verilog: unit and blocks as Verilog, parameters, register documents, port list
-	$(RUN) -m hdl.generate
+	$(RUN) -m hdl.generate $(if $(PARAMS),--params '$(PARAMS)')
 
 lint: $(VENV)/.test ## ruff on everything, pyright on model and cosim
 	$(RUN) -m ruff check .

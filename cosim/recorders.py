@@ -27,8 +27,8 @@ def PulseRecord(u: UnitParams):
 class PulseRecorder(wiring.Component):
     """Records every pulse of the tile port's programming half, with the width it had on the wires.
 
-    Members: the programming signals; ``refresh``: a SCAN is running; ``record_<k>, count``: those since ``taken``, record 0 is the
-    newest; ``full``: all but two places are used; ``glitch``: lanes changed within a pulse, or G+ and G- of a lane were high
+    Members: the programming signals; ``refresh``: a SCAN is running; ``record_<k>, count``: those since ``taken``, record 0 is
+    the newest; ``full``: all but two places are used; ``glitch``: lanes changed within a pulse, or G+ and G- of a lane were high
     together (kept).
     """
 
@@ -76,7 +76,8 @@ class UpdateRecorder(wiring.Component):
     """Records the operands of the UPDATEs of an image.
 
     Members: ``start, chi_base, rate, accumulate, op``: the command as it is accepted; ``trace_*``: see ``hdl.update_unit``;
-    ``record_<k>, count, taken`` as above, to be emptied only between updates; ``lost``: more than UPDATE_RECORDS without ``taken``.
+    ``record_<k>, count, taken`` as above, to be emptied only between updates; ``lost``: more than UPDATE_RECORDS without
+    ``taken``.
     """
 
     def __init__(self, u: UnitParams):
@@ -102,8 +103,8 @@ class UpdateRecorder(wiring.Component):
         m.d.comb += records[0].eq(now)
         with m.If(begins):
             m.d.sync += [new.eq(old) for new, old in zip(records[1:], records[:-1], strict=True)]
-            m.d.sync += [now.chi_base.eq(self.chi_base), now.rate.eq(self.rate), now.accumulate.eq(self.accumulate), now.walk.eq(0),
-                         self.count.eq(Mux(self.taken, 1, self.count + 1))]
+            m.d.sync += [now.chi_base.eq(self.chi_base), now.rate.eq(self.rate), now.accumulate.eq(self.accumulate),
+                         now.walk.eq(0), self.count.eq(Mux(self.taken, 1, self.count + 1))]
             with m.If(~self.taken & (self.count == UPDATE_RECORDS)):
                 m.d.sync += self.lost.eq(1)
         with m.Elif(self.taken):

@@ -1,8 +1,8 @@
 """Inside the simulator: the analogue agent and the command server of the ``rtl`` backend (a cocotb test).
 
-The agent is woken by ``attention`` (see ``cosim.bench``), hands pulses and reads to the analogue model and feeds packets: once per
-image and read, never per cycle. Physics and state are ``model.analog``'s. Commands come over a local socket from ``cosim.backend``;
-while it waits for one, simulated time stands still.
+The agent is woken by ``attention`` (see ``cosim.bench``), hands pulses and reads to the analogue model and feeds packets: once
+per image and read, never per cycle. Physics and state are ``model.analog``'s. Commands come over a local socket from
+``cosim.backend``; while it waits for one, simulated time stands still.
 """
 import os
 import traceback
@@ -206,7 +206,8 @@ class Unit:
                 self.lose_pulse = False
                 return
             count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
-        analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind, side.tick)
+        analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind,
+                           side.tick)
 
     def _update(self, bits):
         """Hand the operands of one UPDATE to the ledger."""
@@ -254,8 +255,8 @@ class Unit:
         header = int(self.dut.read_header.value)
         tile, transpose, half, select = header & 15, header >> 4 & 1, header >> 5 & 3, header >> 7 & 3
         first, count = header >> 9 & 0x1FFF, header >> 22 & 0x1FFF
-        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, codes, transpose, half, select, steps, first, count,
-                        self.codes)
+        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, codes, transpose, half, select, steps,
+                        first, count, self.codes)
         self.dut.codes.value = _pack(self.codes[:count], u.adc_bits)
 
     # ---- packets ------------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 
 from model import datasets
-from model.backend import Backend, CompileProgram, Program
+from model.backend import Backend, CompileProgram, P
 from model.errors import InputError
 from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, Experiment, default_rate, parse_layers
 from model.params import Params, ParamsError, UnitParams
-from model.program import CapacityError, compile_experiment
+from model.program import CapacityError, Program, compile_experiment
 from model.progress import Display, print_summary
 from model.run_directory import RunDirectory, uninterrupted
 from model.trainer import run
@@ -27,7 +27,7 @@ __all__ = ["BACKENDS", "compile_product", "main", "open_product_backend"]
 
 BACKENDS = ("rtl", "model")
 
-OpenBackend = Callable[[str, Experiment, Path | None], Backend]
+OpenBackend = Callable[[str, Experiment, Path | None], Backend[P]]
 """(backend name, experiment, file for the waves or None) -> backend."""
 
 _cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -79,7 +79,8 @@ def _parse(
     seed: Annotated[int, _option(
         f"Seed of sample order, devices and noise, 0 to 4294967295. [default: {_UNSET.seed}]")] = _UNSET.seed,
     lanes: Annotated[int | None, _option(
-        f"chi words updated per cycle, 1 to 1024; chi_words follows, so that the capacity stays. [default: {UnitParams().lanes}]")] = None,
+        "chi words updated per cycle, 1 to 1024; chi_words follows, so that the capacity stays. "
+        f"[default: {UnitParams().lanes}]")] = None,
     params: Annotated[Path | None, _option(
         "TOML file of overrides in tables [unit] and [tile]; fields as in model/params.py.")] = None,
     waves: Annotated[bool, _option("Write waves.fst of a window of the run; rtl only. [default: no]")] = False,
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None, open_backend: OpenBackend | None = None,
         return _fail("stopped: nothing of this run was kept", 130)
 
 
-def open_product_backend(name: str, experiment: Experiment, waves: Path | None) -> Backend:
+def open_product_backend(name: str, experiment: Experiment, waves: Path | None) -> Backend[Program]:
     """Open ``rtl`` or ``model`` for an experiment."""
     if name == "model":
         from model.machine import ModelBackend
@@ -135,7 +136,7 @@ def compile_product(experiment: Experiment, rate: float) -> Program:
         raise InputError(str(error)) from None
 
 
-def _train(options: Options, open_backend: OpenBackend, compile_program: CompileProgram) -> int:
+def _train(options: Options, open_backend: OpenBackend[P], compile_program: CompileProgram[P]) -> int:
     console = Console()
     if options.backend not in BACKENDS:
         raise InputError(f"unknown backend {options.backend!r}: allowed are {', '.join(BACKENDS)}")

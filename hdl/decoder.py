@@ -3,8 +3,8 @@
 Both parts are combinational. ``OperandCheck`` works one pipeline stage before ``Decoder`` (see ``sequencer``), so that its
 adders are out of the dispatch path. Source: design choice; bit positions from ``model.isa``, nowhere else.
 """
-from amaranth import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.ports import AcceptCommand, LinesCommand, MatrixDescriptor, ScanCommand, UpdateCommand, VectorCommand
@@ -177,7 +177,8 @@ class Decoder(wiring.Component):
             self.lines.store.eq(1),
         ]
 
-        m.d.comb += copy(self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut", "e_dst", "e_src")
+        m.d.comb += copy(
+            self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut", "e_dst", "e_src")
         m.d.comb += copy(self.vector, Opcode.GATHER, "element", "count0", "stride0", "count1", "stride1")
         with m.If(is_opcode(opcode, Opcode.GATHER)):
             m.d.comb += [self.vector.op.eq(VectorOp.GATHER), *copy(self.vector, Opcode.GATHER, "dst")]

@@ -4,6 +4,7 @@
     params.json               every parameter of the build
     registers.h, registers/   C header and HTML document of the register map, from hdl/registers.rdl
     ports.md                  each block's data sheet and its port list: direction, bits, fields of packed ports
+    isa.md                    the instruction set: opcodes, operands and their bits, from model/isa.py
 
 The same parameters give the same bytes on every machine; nothing in them names a path, a date or a host.
 Files of the same names are overwritten. A block is a module ``hdl/x_y.py`` with a component ``XY`` that takes ``UnitParams``.
@@ -24,6 +25,7 @@ from peakrdl_html import HTMLExporter
 
 import hdl
 from hdl.verilog import verilog_of
+from model import isa
 from model.params import MNIST, Params, ParamsError, UnitParams
 from model.regmap import compile_rdl
 
@@ -86,6 +88,7 @@ def generate(params: Params, out: Path) -> list[Path]:
         sheet = inspect.cleandoc(sys.modules[block.__module__].__doc__ or "")
         ports.append(f"## {name}\n\n```\n{sheet}\n```\n\n{port_table(component)}")
     (out / "ports.md").write_text("\n".join(ports), encoding="utf-8")
+    (out / "isa.md").write_text(f"# Instruction set\n\n{inspect.cleandoc(isa.__doc__ or '')}\n\n{isa.document()}", encoding="utf-8")
     (out / "params.json").write_text(params.to_json(), encoding="utf-8")
     CHeaderExporter().export(root, str(out / "registers.h"), reuse_typedefs=False)
     HTMLExporter().export(root, str(out / "registers"), title="crosstrain registers")
@@ -107,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ParamsError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {len(files)} Verilog files, params.json, ports.md, registers.h, registers/index.html")
+    print(f"{options.out}: {len(files)} Verilog files, params.json, ports.md, isa.md, registers.h, registers/index.html")
     return 0
 
 

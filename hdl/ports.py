@@ -8,12 +8,14 @@ from model.params import UnitParams
 
 __all__ = [
     "AcceptCommand", "CodeWord", "LinesCommand", "LutWriteSignature", "MatrixDescriptor", "ProgramWriteSignature",
-    "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand", "VectorCommand", "VectorReadSignature", "VectorWriteSignature", "WordStream",
+    "PulseCommand", "ScanCommand", "TileSignature", "UpdateCommand", "VectorCommand", "VectorReadSignature",
+    "VectorWriteSignature", "WordStream",
 ]
 
 
 def _layout(fields):
-    return data.StructLayout({name: signed(bits) if is_signed else unsigned(bits) for name, (bits, is_signed, _) in fields.items()})
+    return data.StructLayout({
+        name: signed(bits) if is_signed else unsigned(bits) for name, (bits, is_signed, _) in fields.items()})
 
 
 def MatrixDescriptor(u: UnitParams):
@@ -92,10 +94,11 @@ def CodeWord(u: UnitParams):
 def TileSignature(u: UnitParams):
     """The tile port, seen from the digital unit: the only digital/analogue seam.
 
-    Read: ``drive[line]`` is high for as many steps as the line's code, ``polarity[line]`` its sign (1: negative), while ``integrate``
-    is high; ``convert`` is one cycle long, with ``transpose, half, range, out_first, out_count`` valid; codes come back in order
-    on ``codes``. Programming: ``pulse_pos[lane]`` / ``pulse_neg[lane]`` are the write drivers of G+ / G-, connected to the lines from
-    ``program_first`` on of the axis other than ``program_walk``; ``program_line`` is the selected line of the walk axis.
+    Read: ``drive[line]`` is high for as many steps as the line's code, ``polarity[line]`` its sign (1: negative), while
+    ``integrate`` is high; ``convert`` is one cycle long, with ``transpose, half, range, out_first, out_count`` valid; codes come
+    back in order on ``codes``. Programming: ``pulse_pos[lane]`` / ``pulse_neg[lane]`` are the write drivers of G+ / G-, connected
+    to the lines from ``program_first`` on of the axis other than ``program_walk``; ``program_line`` is the selected line of the
+    walk axis.
     """
     return wiring.Signature({
         "tile": Out(4), "transpose": Out(1), "half": Out(2), "drive": Out(u.n_lines), "polarity": Out(u.n_lines),

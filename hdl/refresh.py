@@ -158,8 +158,8 @@ class Refresh(wiring.Component):
         lines, pulse = self.o_lines.payload, self.o_pulse.payload
         m.d.comb += [
             first.eq(scan.lane_first), count.eq(scan.lane_count),
-            lines.op.eq(op), lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(half), lines.range.eq(SCAN_RANGE),
-            lines.first.eq(first), lines.count.eq(count), lines.steps.eq(scan.steps),
+            lines.op.eq(op), lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(half),
+            lines.range.eq(SCAN_RANGE), lines.first.eq(first), lines.count.eq(count), lines.steps.eq(scan.steps),
             pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(scan.walk_first + line), pulse.kind.eq(kind),
             pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.negative.eq(side),
             pulse.dirty.eq(scan.dirty_base + line),

@@ -21,7 +21,15 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.decoder import Decoder, DescriptorCheck, OperandCheck, is_opcode, operand
 from hdl.host_stream import LoadCommand
-from hdl.ports import AcceptCommand, LinesCommand, MatrixDescriptor, ProgramWriteSignature, ScanCommand, UpdateCommand, VectorCommand
+from hdl.ports import (
+    AcceptCommand,
+    LinesCommand,
+    MatrixDescriptor,
+    ProgramWriteSignature,
+    ScanCommand,
+    UpdateCommand,
+    VectorCommand,
+)
 from model import isa
 from model.isa import Error, Opcode
 from model.params import UnitParams
@@ -63,7 +71,8 @@ class Sequencer(wiring.Component):
             "busy": Out(1), "done": Out(1), "error": Out(4), "error_pc": Out(16), "pc": Out(16),
             "o_lines": Out(stream.Signature(LinesCommand(u))), "o_vector": Out(stream.Signature(VectorCommand(u))),
             "o_update": Out(stream.Signature(UpdateCommand(u))), "o_scan": Out(stream.Signature(ScanCommand(u))),
-            "o_accept": Out(stream.Signature(AcceptCommand(u))), "o_load": Out(stream.Signature(LoadCommand(u))), "accepting": In(1), "host_stall": In(1),
+            "o_accept": Out(stream.Signature(AcceptCommand(u))), "o_load": Out(stream.Signature(LoadCommand(u))),
+            "accepting": In(1), "host_stall": In(1),
             "events": Out(data.StructLayout({"time": 1, "host_wait": 1, "control": 1, "instructions": 1})),
         })
 
@@ -86,8 +95,8 @@ class Sequencer(wiring.Component):
         step = running & checked & (~c_valid | fire)
         m.submodules.check = check = OperandCheck(u)
         m.d.comb += [
-            write.en.eq(self.program_write.stb), write.addr.eq(self.program_write.address), write.data.eq(self.program_write.data),
-            read.en.eq(step), read.addr.eq(fetch_pc),
+            write.en.eq(self.program_write.stb), write.addr.eq(self.program_write.address),
+            write.data.eq(self.program_write.data), read.en.eq(step), read.addr.eq(fetch_pc),
             check.word.eq(d_word), check.matrix.eq(d_matrix), check.matrix_ok.eq(matrix_ok),
         ]
         with m.If(step):
@@ -113,7 +122,8 @@ class Sequencer(wiring.Component):
             all_idle.eq(units_idle.all() & self.o_scan.ready),
             barrier.eq(is_opcode(opcode, *isa.BARRIERS, Opcode.HALT)),
             waited.eq(Mux(barrier | after_barrier, all_idle, ~(c_word[6:9] & ~units_idle).any())),
-            error.eq(Mux(c_error != 0, c_error, Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH, Error.NONE)))),
+            error.eq(Mux(c_error != 0, c_error,
+                         Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH, Error.NONE)))),
             go.eq(running & c_valid & ~stopping & waited & (error == 0)),
         ]
         self._dispatch(m, opcode, c_word, c_matrix, matrix_words, go, fire)
@@ -164,7 +174,7 @@ class Sequencer(wiring.Component):
             m.d.sync += index.eq(0)
         with m.Elif(~checked):
             m.d.sync += [index.eq(index + 1), matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok)),
-                         *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words][1:] + [descriptor.words], strict=True))]
+                         *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words[1:], descriptor.words], strict=True))]
         return checked, matrix_ok, matrix_words
 
     def _dispatch(self, m, opcode, word, matrix, matrix_words, go, fire):

@@ -3,12 +3,12 @@
 Host side: AXI4-Lite (``s_axil_*``) and AXI4-Stream (``s_axis_*`` in, ``m_axis_*`` out). Analogue side: the tile port (``tile``).
 This file only joins blocks; each block's own file is its data sheet.
 
-Clocks: one, ``clk``, with ``rst``. With ``gated=True`` the units in ``DOMAINS`` get clocks of their own, ``<unit>_clk``, in phase with
-``clk``, and ``<unit>_active`` says in which cycles a clock edge is needed: a simulator (or a chip) may leave the others out.
-No register moves in a cycle that is left out, so both forms behave equally (tested).
+Clocks: one, ``clk``, with ``rst``. With ``gated=True`` the units in ``DOMAINS`` get clocks of their own, ``<unit>_clk``, in phase
+with ``clk``, and ``<unit>_active`` says in which cycles a clock edge is needed: a simulator (or a chip) may leave the others
+out. No register moves in a cycle that is left out, so both forms behave equally (tested).
 """
-from amaranth import Cat, ClockDomain, DomainRenamer, Module, Mux, ResetSignal, Signal
-from amaranth.lib import data, wiring
+from amaranth import ClockDomain, DomainRenamer, Module, Mux, ResetSignal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.counters import Counters, event_widths
@@ -101,7 +101,8 @@ class Top(wiring.Component):
         connect(m, registers.program_write, sequencer.program_write)
         m.d.comb += [getattr(sequencer, name).eq(getattr(registers, name))
                      for name in ("start", "stop", "entry", "loop_count", "matrices")]
-        m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name)) for name in ("busy", "done", "error", "error_pc", "pc")]
+        m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name))
+                     for name in ("busy", "done", "error", "error_pc", "pc")]
         m.d.comb += [registers.accepting.eq(host.accepting), host.disarm.eq(~sequencer.busy)]
         connect(m, sequencer.o_accept, host.i_accept)
         connect(m, sequencer.o_load, host.i_load)
@@ -127,20 +128,23 @@ class Top(wiring.Component):
         connect(m, sequencer.o_scan, refresh.i)
         for sink, own, other in ((read.i, sequencer.o_lines, refresh.o_lines), (pulses.i, update.o_pulse, refresh.o_pulse)):
             m.d.comb += [
-                sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)), sink.payload.eq(Mux(refresh.busy, other.payload, own.payload)),
+                sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)),
+                sink.payload.eq(Mux(refresh.busy, other.payload, own.payload)),
                 own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
             ]
         connect(m, read.lines, lines.i)
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [
-            read.last.eq(lines.last), read.program_busy.eq(pulses.busy), pulses.hold.eq(read.hold), update.pulse_busy.eq(pulses.busy),
+            read.last.eq(lines.last), read.program_busy.eq(pulses.busy), pulses.hold.eq(read.hold),
+            update.pulse_busy.eq(pulses.busy),
             refresh.code_stb.eq(read.code_stb), refresh.code_index.eq(read.code_index), refresh.code_word.eq(read.code_word),
             refresh.pulse_busy.eq(pulses.busy),
             refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
         ]
         # one cycle later, so that no path leads from a command to the sequencer's view of the refresh unit
         m.d.sync += [
-            refresh.fill_stb.eq(accepted & ((op == UpdateOp.CLEAR) | (op == UpdateOp.LOAD))), refresh.fill_value.eq(op == UpdateOp.LOAD),
+            refresh.fill_stb.eq(accepted & ((op == UpdateOp.CLEAR) | (op == UpdateOp.LOAD))),
+            refresh.fill_value.eq(op == UpdateOp.LOAD),
             refresh.fill_base.eq(update.i.payload.chi_base), refresh.fill_count.eq(update.i.payload.walk_count),
         ]
         for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):

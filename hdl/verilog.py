@@ -16,5 +16,6 @@ def verilog_of(component, name: str) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)
         text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     if found := _CONSTANT_PROCESS.search(text):
-        raise ValueError(f"{name}: {found[1]} is constant while other bits of the signal are in a process: assign the signal as a whole")
+        raise ValueError(f"{name}: {found[1]} is constant while other bits of the signal are in a process: "
+                         "assign the signal as a whole")
     return text

@@ -3,11 +3,11 @@
 The trainer knows only ``Program`` and ``Backend``. Both backends of one experiment give equal outputs, counters and digests.
 Source: design choice.
 """
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["Backend", "CompileProgram", "Program"]
+__all__ = ["Backend", "CompileProgram", "P", "Program"]
 
 
 class Program(Protocol):
@@ -27,15 +27,21 @@ class Program(Protocol):
         ...
 
 
-class CompileProgram(Protocol):
+P = TypeVar("P", bound=Program)
+"""The program that a compiler makes and a backend takes; backends may need more of it than the trainer does."""
+P_co = TypeVar("P_co", bound=Program, covariant=True)
+P_contra = TypeVar("P_contra", bound=Program, contravariant=True)
+
+
+class CompileProgram(Protocol[P_co]):
     """``(experiment, rate) -> Program``; raises ``model.program.CapacityError`` when the build is too small."""
 
-    def __call__(self, experiment, rate: float) -> Program:
+    def __call__(self, experiment, rate: float) -> P_co:
         """Compile the network of ``experiment`` with learning rate ``rate`` [1]."""
         ...
 
 
-class Backend(Protocol):
+class Backend(Protocol[P_contra]):
     """One unit with its tiles, alive from ``configure`` to ``close``.
 
     Order of calls: ``configure``, ``execute("clear")``, then any of the others. Another ``configure`` (another learning rate)
@@ -44,7 +50,7 @@ class Backend(Protocol):
 
     name: str
 
-    def configure(self, program: Program) -> None:
+    def configure(self, program: P_contra) -> None:
         """Load a program. The first call may build and compile: its duration is not part of ``ms_per_image``."""
         ...
 

@@ -26,7 +26,7 @@ class Driver:
 
     def __init__(self, params: Params):
         self.params, self.u = params, params.unit
-        self.program: Program | None = None
+        self._program: Program | None = None
         self.training_cycles = 0
         """Unit time of training and refresh so far: the time base of drift [cycles]."""
 
@@ -58,9 +58,16 @@ class Driver:
 
     # ---- Backend ------------------------------------------------------------------------------------------------------
 
+    @property
+    def program(self) -> Program:
+        """The program loaded last; raises RuntimeError before the first ``configure``."""
+        if self._program is None:
+            raise RuntimeError("no program is loaded: call configure() first")
+        return self._program
+
     def configure(self, program: Program) -> None:
         """Load a program, and its tables where they changed."""
-        old, self.program = self.program, program
+        old, self._program = self._program, program
         self._load(program)
         if old is None or len(old.luts) != len(program.luts) or not all(map(np.array_equal, old.luts, program.luts)):
             tables = [program.lut_packet(lut) for lut in range(len(program.luts))]

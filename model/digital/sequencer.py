@@ -11,7 +11,7 @@ from numba import njit
 from model.commands import LinesCommand, LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
 from model.digital import host_stream, read_unit, refresh, update_unit, vector_unit
 from model.events import INDEX, N_EVENTS
-from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, Wait, Walk, decode
+from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, decode
 from model.ledger import record_update
 from model.params import UnitParams
 
@@ -173,7 +173,8 @@ def _scan_command(f, d):
     by_rows = d[_WALK] == 0
     walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
     walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
-    return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE], f[1], f[2], f[3], f[4], f[5])
+    return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE],
+                       f[1], f[2], f[3], f[4], f[5])
 
 
 @njit(cache=True)
@@ -211,13 +212,13 @@ def _unpack_load(u, words, packet, data):
 
 
 @njit(cache=True)
-def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted, ledger,
-        tick):
+def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted,
+        ledger, tick):
     """Run from ``entry`` to HALT or an error; returns (error, pc).
 
-    u: UnitConstants; tc, tiles: see ``model.analog.tile``; convert_cycles: ``TileParams``; program: ``predecode``; matrices: int64 (n_matrices, fields);
-    packets: uint8 (n, bytes), one per ACCEPT; emitted: see ``vector_unit``; ledger: (sums, lines, updates, net) of ``model.ledger``;
-    tick: drift time of programming [ticks].
+    u: UnitConstants; tc, tiles: see ``model.analog.tile``; convert_cycles: ``TileParams``; program: ``predecode``;
+    matrices: int64 (n_matrices, fields); packets: uint8 (n, bytes), one per ACCEPT; emitted: see ``vector_unit``;
+    ledger: (sums, lines, updates, net) of ``model.ledger``; tick: drift time of programming [ticks].
     """
     sums, followed, updates, net = ledger
     counters = unit.counters
@@ -285,12 +286,14 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             free[_LINES_UNIT] = now + read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec,
                                                           counters, codes)
         elif op == _VECTOR or op == _GATHER or op == _EMIT:
-            free[_VECTOR_UNIT] = now + vector_unit.execute(u, _vector_command(op, f), unit.vec, unit.luts, unit.exponents, unit.peak,
+            command = _vector_command(op, f)
+            free[_VECTOR_UNIT] = now + vector_unit.execute(u, command, unit.vec, unit.luts, unit.exponents, unit.peak,
                                                            counters, emitted)
             if op == _EMIT:
                 counters[_PACKETS_OUT] += 1
         elif op == _SCAN:
-            free[_SCAN_UNIT] = now + refresh.scan(u, _scan_command(f, matrices[f[0]]), tc, convert_cycles, tiles, rngs_read, rngs_program,
+            command = _scan_command(f, matrices[f[0]])
+            free[_SCAN_UNIT] = now + refresh.scan(u, command, tc, convert_cycles, tiles, rngs_read, rngs_program,
                                                   unit.lines, unit.dirty, counters, tick)
         elif op != _WAIT:
             command = _update_command(op, f, matrices[f[0]])
@@ -298,8 +301,8 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
                 if command.accumulate and f[0] < len(sums):
                     _record(u, command, unit.vec, unit.exponents, sums[f[0]], followed[f[0]], operands)
                     updates[f[0]] += 1
-                taken = update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles, rngs_program,
-                                           counters, tick)
+                taken = update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles,
+                                           rngs_program, counters, tick)
             elif op == _CLEAR:
                 unit.cleared[f[0]] = 1
                 refresh.fill(unit.dirty, command.chi_base, command.walk_count, 0)
