@@ -84,23 +84,22 @@ class Operands(wiring.Component):
         tag = data.StructLayout({"valid": 1, "lane": 1, "index": 13, "span": range(width + 1)})
 
         # address: walk words, lane words, the other walk words
-        walk_left, lane_left = Signal(13), Signal(13)
+        walk_left, lane_left, walk_due, lane_due = Signal(13), Signal(13), Signal(), Signal()    # due: left != 0
         walk_index, lane_index = Signal(13), Signal(13)
         sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal()
         fetched, held = Signal(tag), Signal(tag)
         left = Mux(take_lane, lane_left, walk_left)
         m.d.comb += [
             move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
-            take_lane.eq((lane_left != 0) & (found | (walk_left == 0))),
-            take_walk.eq((walk_left != 0) & ~take_lane),
+            take_lane.eq(lane_due & (found | ~walk_due)), take_walk.eq(walk_due & ~take_lane),
             self.vector.en.eq(move & (take_lane | take_walk) & ~sweep),
             self.vector.addr.eq(Mux(take_lane, command.lane_src + lane_index, command.walk_src + walk_index)),
         ]
         with m.If(move):
             with m.If(take_lane):
-                m.d.sync += [lane_index.eq(lane_index + 1), lane_left.eq(Mux(lane_left > width, lane_left - width, 0))]
+                m.d.sync += [lane_index.eq(lane_index + 1), lane_left.eq(lane_left - width), lane_due.eq(lane_left > width)]
             with m.If(take_walk):
-                m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(Mux(walk_left > width, walk_left - width, 0))]
+                m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(walk_left - width), walk_due.eq(walk_left > width)]
             m.d.sync += [
                 fetched.valid.eq(take_lane | take_walk), fetched.lane.eq(take_lane),
                 fetched.index.eq(Mux(take_lane, lane_index, walk_index)), fetched.span.eq(Mux(left > width, width, left)),
@@ -141,8 +140,8 @@ class Operands(wiring.Component):
                 m.d.sync += found.eq(1)
 
         m.d.comb += [
-            self.lanes_loaded.eq((lane_left == 0) & ~(fetched.valid & fetched.lane) & ~(held.valid & held.lane)),
-            self.idle.eq((walk_left == 0) & ~fetched.valid & ~held.valid & ~self.o_walk.valid & self.lanes_loaded),
+            self.lanes_loaded.eq(~lane_due & ~(fetched.valid & fetched.lane) & ~(held.valid & held.lane)),
+            self.idle.eq(~walk_due & ~fetched.valid & ~held.valid & ~self.o_walk.valid & self.lanes_loaded),
             self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(held.index),
         ]
         for k in range(width):
@@ -151,7 +150,8 @@ class Operands(wiring.Component):
 
         with m.If(self.start):
             m.d.sync += [
-                walk_left.eq(self.i.walk_count), lane_left.eq(Mux(self.sweep, 0, self.i.lane_count)), sweep.eq(self.sweep),
+                walk_left.eq(self.i.walk_count), walk_due.eq(self.i.walk_count != 0), sweep.eq(self.sweep),
+                lane_left.eq(self.i.lane_count), lane_due.eq(~self.sweep & (self.i.lane_count != 0)),
                 walk_index.eq(0), lane_index.eq(0), found.eq(0), fetched.valid.eq(0), held.valid.eq(0), self.o_walk.valid.eq(0),
             ]
         return m

@@ -16,8 +16,8 @@ LOAD    the inverse, from ``i_load``: elements are clipped to +-chi_max; element
 
 Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse, then
 ``o_pulse``. All stages move together; they hold while a due word waits behind another, while a DUMP or LOAD word takes its
-stream words, and in ``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once in a command, and a
-command starts on an empty pipeline: no hazards.
+stream words, and in ``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once
+in a command (proved in ``tests/test_walker.py``), and a command starts on an empty pipeline: no hazards.
 
 Ports
 -----
