@@ -3,6 +3,7 @@
 ``lanes`` = 7 divides nothing, and devices start high, so that groups, padding and refresh are all exercised.
 """
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def train(backend, images=9, layers=LAYERS, loss="softmax-ce", seed=0, rate=1.0,
     backend.execute("scan")
     outputs += [backend.run("train", packets[:4]), backend.run("evaluate", packets[:5])]
     counters = {name: value for name, value in backend.counters().items() if name not in SIMULATED}
-    return np.concatenate(outputs), counters, [backend.chi(k) for k in range(len(layers) - 1)], backend.conservation(), backend.digest()
+    chi = [backend.chi(k) for k in range(len(layers) - 1)]
+    return np.concatenate(outputs), counters, chi, backend.conservation(), backend.digest()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_conservation_finds_a_corrupt_chi_word(rtl, name):
     backend = rtl() if name == "rtl" else ModelBackend(PARAMS, 1)
     *_, (holds, checked), _ = train(backend)
     assert holds
-    assert checked == sum((n + 1) * m for n, m in zip(LAYERS, LAYERS[1:], strict=False))
+    assert checked == sum((n + 1) * m for n, m in itertools.pairwise(LAYERS))
     chi = backend.chi(0)
     backend.load_chi(0, chi)
     assert backend.conservation() == (True, checked)
@@ -129,7 +131,8 @@ def test_an_error_names_instruction_and_cause(rtl):
     backend = rtl()
     program = compile_network(LAYERS, PARAMS, "mse", 1.0)
     backend.configure(program)
-    with pytest.raises(UnitError, match=r"instruction \d+ of train_one with error 4: UPDATE, SCAN or DUMP of a matrix before CLEAR"):
+    cause = "UPDATE, SCAN or DUMP of a matrix before CLEAR"
+    with pytest.raises(UnitError, match=rf"instruction \d+ of train_one with error 4: {cause}"):
         backend.run("train", program.packets("train", *data(1)))
     bad = Program(PARAMS, LAYERS, instructions=[encode(Opcode.HALT) | 62], entries={"bad": 0}, matrices=program.matrices)
     backend.configure(bad)

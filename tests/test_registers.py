@@ -65,8 +65,9 @@ def test_pack_messages():
         MAP.matrix_writes(0, {"tile": 1})
     with pytest.raises(ValueError, match="the build has no such descriptor"):
         MAP.matrix_writes(4, {})
-    with pytest.raises(ValueError, match=f"program of 2 instructions at {U.program_words - 1}: the build holds {U.program_words}"):
-        MAP.program_writes([0, 0], first=U.program_words - 1)
+    last = U.program_words - 1
+    with pytest.raises(ValueError, match=f"program of 2 instructions at {last}: the build holds {U.program_words}"):
+        MAP.program_writes([0, 0], first=last)
 
 
 class Host:

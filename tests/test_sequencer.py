@@ -47,7 +47,8 @@ def run(program, busy=lambda unit: 1, matrices=(GOOD,), loop_count=1, accept_aft
             for name in totals:
                 totals[name] += ctx.get(getattr(dut.events, name))
             time = totals["time"] - ctx.get(dut.events.time)
-            fired = [unit for unit in (*left, "accept") if ctx.get(getattr(dut, f"o_{unit}").valid & getattr(dut, f"o_{unit}").ready)]
+            ports = {unit: getattr(dut, f"o_{unit}") for unit in (*left, "accept")}
+            fired = [unit for unit, port in ports.items() if ctx.get(port.valid & port.ready)]
             dispatched.extend((time, unit) for unit in fired)
             await ctx.tick()
             for unit in left:
@@ -90,9 +91,11 @@ def test_dispatch_times(seed):
     rng = random.Random(seed)
     pool = {Opcode.DRIVE: {"matrix": 0}, Opcode.READ: {"matrix": 0}, Opcode.VECTOR: {"op": VectorOp.SET_EXPONENT},
             Opcode.EMIT: {"count": 1}, Opcode.UPDATE: {"matrix": 0}, Opcode.SCAN: {"matrix": 0}}
-    ops = [(Opcode.CLEAR, Wait.NONE)] + [(rng.choice(list(pool)), Wait(rng.randrange(8))) for _ in range(25)] + [(Opcode.HALT, Wait.NONE)]
+    drawn = [(rng.choice(list(pool)), Wait(rng.randrange(8))) for _ in range(25)]
+    ops = [(Opcode.CLEAR, Wait.NONE), *drawn, (Opcode.HALT, Wait.NONE)]
     program = [encode(op, wait, **pool.get(op, {"matrix": 0} if op == Opcode.CLEAR else {})) for op, wait in ops]
-    busy = {"lines": rng.randrange(1, 30), "vector": rng.randrange(1, 9), "update": rng.randrange(1, 40), "scan": rng.randrange(1, 20)}
+    longest = {"lines": 30, "vector": 9, "update": 40, "scan": 20}
+    busy = {unit: rng.randrange(1, cycles) for unit, cycles in longest.items()}
     expected, end = reference(ops, busy)
     dispatched, final, totals = run(program, busy.__getitem__)
     assert dispatched == expected
