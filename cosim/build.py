@@ -70,8 +70,8 @@ class _Runner(Verilator):
 
 def build(
     name: str, sources: Mapping[str, str], toplevel: str, *, parameters: Mapping[str, object] | None = None,
-    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False, timing: bool = False,
-    waves: bool = False,
+    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False,
+    timing: bool = False, waves: bool = False,
 ) -> Path:
     """Verilate ``sources`` (file name -> text; .v, .sv or .vlt) unless the cache has them; return the build's directory.
 
@@ -116,9 +116,9 @@ def build(
 
 def run_cocotb(
     name: str, sources: Mapping[str, str], toplevel: str, test_module: str, *, parameters: Mapping[str, object] | None = None,
-    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False, timing: bool = False,
-    waves: bool = False, testcase: str | None = None, seed: int = 1, test_args: Sequence[str] = (), plusargs: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
+    build_args: Iterable[str] = (), public: Mapping[str, Mapping[str, str]] | None = None, fast: bool = False,
+    timing: bool = False, waves: bool = False, testcase: str | None = None, seed: int = 1, test_args: Sequence[str] = (),
+    plusargs: Sequence[str] = (), env: Mapping[str, str] | None = None,
 ) -> int:
     """Build (see ``build``), run the cocotb tests of ``test_module`` and return how many passed.
 

@@ -321,7 +321,7 @@ class _Compiler:
         self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
 
     def _output_error(self):
-        """Delta = target - y (times the slope of y for squared error); returns its unit."""
+        """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit."""
         last, size = self.n_layers, self.layers[-1]
         y, delta, z = self.h[last], self.delta[last], self.z[last]
         if self.loss == "softmax-ce":
@@ -343,7 +343,7 @@ class _Compiler:
         return 2.0**14 / (ONE * 4 * SLOPE_ONE)
 
     def _hidden_error(self, layer, unit_above):
-        """Delta = W^T delta_above * slope: transpose read (bias row left out), times the slope; returns its unit."""
+        """Error of a hidden layer, delta = W^T delta_above * slope: transpose read (bias row left out); returns its unit."""
         size, shift = self.layers[layer], self.u.adc_bits - 1
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer, transpose=1, src=self.code[layer + 1])
         self._emit(Opcode.READ, matrix=layer, transpose=1, half=Half.DIFFERENCE, range=2, dst=self.delta[layer], count=size)

@@ -6,8 +6,8 @@ import pytest
 
 from model import ledger as module
 from model.ledger import Ledger, count_commanded, count_pulse, record_update
-from model.program import compile_network
 from model.params import SMALL
+from model.program import compile_network
 
 U = SMALL.unit
 
@@ -34,7 +34,7 @@ def test_pulses_are_counted_on_their_cells():
     assert net.tolist() == [[0, 0, 0, 0, 3], [0, 0, 0, 0, 0], [0, 1, -1, 1, -2], [0, 0, 0, 0, 0]]
 
 
-@pytest.fixture()
+@pytest.fixture
 def filled():
     program = compile_network((12, 6, 3), SMALL)
     ledger = Ledger(U, seed=1)
