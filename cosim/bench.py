@@ -226,24 +226,26 @@ def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, s
 
 
 def _generate(params):
-    """Wide signals that Python writes pass a register, so that no wide logic has to follow them between clock edges."""
+    """What Python writes passes a register, reset included: the simulator need not expect it between clock edges (it would evaluate
+    most of the unit for that). Only signals whose answer Python must see in the same cycle go straight in.
+    """
     component = Bench(params)
     members = component.signature.members
     clocks = [f"{unit}_clk" for unit in DOMAINS]
     widths = {name: Shape.cast(member.shape).width for name, member in members.items() if name not in clocks}
     written = {name: width for name, width in widths.items() if members[name].flow == In}
     read = {name: width for name, width in widths.items() if members[name].flow == Out}
-    held = [name for name, width in written.items() if width > 64]
+    held = [name for name in written if name not in ("taken", "taken_updates", "packet_go")]
     lines = [
         "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  reg clk = 0;",
-        "  reg rst = 1;", "  reg free_running = 0;  // gated clocks run in every cycle",
+        "  reg rst = 1;", "  reg rst_q = 1;", "  reg free_running = 0;  // gated clocks run in every cycle",
         *(f"  reg {clock} = 0;" for clock in clocks),
         *(f"  wire [{width - 1}:0] {name};" for name, width in read.items()),
         *(f"  reg [{width - 1}:0] {name} = 0;" for name, width in written.items()),
         *(f"  reg [{written[name] - 1}:0] {name}_q = 0;" for name in held),
-        "  always @(posedge clk) begin", *(f"    {name}_q <= {name};" for name in held), "  end",
+        "  always @(posedge clk) begin", "    rst_q <= rst;", *(f"    {name}_q <= {name};" for name in held), "  end",
     ]
-    links = [".clk(clk)", ".rst(rst)", *(f".{name}({name})" for name in (*clocks, *read)),
+    links = [".clk(clk)", ".rst(rst_q)", *(f".{name}({name})" for name in (*clocks, *read)),
              *(f".{name}({name}{'_q' if name in held else ''})" for name in written)]
     rises = [f"    {clock} = {unit}_active | free_running;" for unit, clock in zip(DOMAINS, clocks, strict=True)]
     falls = [f"    {clock} = 0;" for clock in clocks]
