@@ -69,9 +69,9 @@ class Driver:
         """Load a program, and its tables where they changed."""
         old, self._program = self._program, program
         self._load(program)
-        if old is None or len(old.luts) != len(program.luts) or not all(map(np.array_equal, old.luts, program.luts)):
-            tables = [program.lut_packet(lut) for lut in range(len(program.luts))]
-            self._run_entry("setup", np.stack(tables) if tables else _no_packets())
+        known = old.luts if old else []
+        if program.luts and not (len(known) == len(program.luts) and all(map(np.array_equal, known, program.luts))):
+            self._run_entry("setup", np.stack([program.lut_packet(lut) for lut in range(len(program.luts))]))
 
     def execute(self, entry: str) -> None:
         """Run an entry without samples: ``clear`` or ``scan``."""

@@ -108,7 +108,7 @@ class Ledger:
         for matrix, sums in enumerate(self.sums):
             n_lines, n_lanes = sums.shape
             keep = min(n_lines, -(-SAMPLE // n_lanes))
-            if self.updates[matrix] >= FULL_IMAGES and len(self.lines[matrix]) > keep and not self.follow_all:
+            if self.updates[matrix] > FULL_IMAGES and len(self.lines[matrix]) > keep and not self.follow_all:
                 self.lines[matrix] = np.sort(self.random.choice(n_lines, keep, replace=False))
 
     def check(self, chi_of) -> tuple[bool, int]:

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.cosim
 
 PARAMS = Params(unit=dataclasses.replace(SMALL.unit, lanes=7), tile=TileParams(init_us=(8.0, 1.5)))
 LAYERS = (18, 11, 5, 3)
+CYCLE = 2000
+"""A clock cycle of the bench in the units of its waves [ps]."""
 SIMULATED = {"host_wait"}
 """Counters that only a simulated host has."""
 
@@ -171,13 +173,13 @@ def test_waveform(tmp_path):
     widths = {0: [], 1: []}
     window_end = None
     for time, name, value in changes(fst, list(names.values())):
-        if window_end is not None and time > window_end + 2:        # the meter has settled: one clock after the window
+        if window_end is not None and time > window_end + CYCLE:       # the meter has settled: one clock after the window
             planes = [now["driven"] >> (bit * u.n_lines) & (1 << u.n_lines) - 1 for bit in range(u.line_bits)]
             metered = [sum((plane >> line & 1) << bit for bit, plane in enumerate(planes)) for line in range(u.n_lines)]
             assert metered == charge.tolist()
             window_end, reads = None, reads + 1
         if now["integrate"] and now["drive"]:
-            charge += [(time - previous) // 2 * (now["drive"] >> line & 1) for line in range(u.n_lines)]
+            charge += [(time - previous) // CYCLE * (now["drive"] >> line & 1) for line in range(u.n_lines)]
         previous = time
         now[short[name]] = value
         pulsing = now["pos"] | now["neg"]
@@ -188,7 +190,7 @@ def test_waveform(tmp_path):
         elif pulsing and began is not None:
             assert now["kind"] == began[1], f"SET and RESET meet at {time}"
         elif began is not None:
-            widths[began[1]].append((time - began[0]) // 2)
+            widths[began[1]].append((time - began[0]) // CYCLE)
             began = None
         if short[name] == "integrate":
             if value:

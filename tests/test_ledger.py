@@ -77,7 +77,7 @@ def test_it_finds_faults(filled, fault):
 
 def test_a_sample_is_followed_after_enough_updates(filled, monkeypatch):
     ledger, chi = filled
-    monkeypatch.setattr(module, "FULL_IMAGES", 40)
+    monkeypatch.setattr(module, "FULL_IMAGES", 39)
     monkeypatch.setattr(module, "SAMPLE", 12)
     ledger.thin()
     lines = [len(lines) for lines in ledger.lines]
