@@ -226,8 +226,8 @@ def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, s
 
 
 def _generate(params):
-    """What Python writes passes a register, reset included: the simulator need not expect it between clock edges (it would evaluate
-    most of the unit for that). Only signals whose answer Python must see in the same cycle go straight in.
+    """What Python writes passes a register, reset included, so that the simulator need not follow it between clock edges (it would
+    evaluate most of the unit for that). Only signals whose answer Python must see in the same cycle go straight in.
     """
     component = Bench(params)
     members = component.signature.members
