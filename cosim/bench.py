@@ -226,7 +226,7 @@ def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, s
 
 
 def _generate(params):
-    """What Python writes passes a register, reset included, so that the simulator need not follow it between clock edges (it would
+    """What Python writes passes a register, reset included, so that the simulator need not track it between clock edges (it would
     evaluate most of the unit for that). Only signals whose answer Python must see in the same cycle go straight in.
     """
     component = Bench(params)
