@@ -14,13 +14,16 @@ from cosim.bench import bench_verilog
 from cosim.build import CosimError, build, start_cocotb
 from cosim.waves import vcd_to_fst
 from model.driver import Driver
-from model.params import Params
+from model.params import Params, ParamsError
 
 __all__ = ["WAVE_IMAGES", "RtlBackend"]
 
 
 WAVE_IMAGES = 2
 """Images in the window of ``waves``: the first ones of the training [1]."""
+
+CONVERT_CYCLES_MIN = 4
+"""Cycles the bench needs from the convert strobe to the first code [cycles]: attention, Python, and the register of ``codes``."""
 
 
 class RtlBackend(Driver):
@@ -37,6 +40,9 @@ class RtlBackend(Driver):
     def __init__(self, params: Params, seed: int, *, waves: Path | None = None, follow_all: bool = False, gated: bool = True,
                  fast: bool = True, trace: Path | None = None):
         super().__init__(params)
+        if params.tile.convert_cycles < CONVERT_CYCLES_MIN:
+            raise ParamsError(f"tile.convert_cycles = {params.tile.convert_cycles}: the bench answers a convert strobe after "
+                              f"{CONVERT_CYCLES_MIN} cycles at the earliest; raise it or use the backend model")
         self.seed, self.waves, self.fast, self.trace = seed, waves, fast, trace
         sources, visible = bench_verilog(params)
         folder = build("unit", sources, "bench", public=visible, fast=fast, timing=True, waves=trace is not None)

@@ -13,7 +13,7 @@ from cosim.waves import changes
 from model.driver import UnitError
 from model.isa import Opcode, Wait, encode
 from model.machine import ModelBackend
-from model.params import SMALL, Params, TileParams
+from model.params import SMALL, Params, ParamsError, TileParams
 from model.program import Program, compile_network
 
 pytestmark = pytest.mark.cosim
@@ -152,6 +152,11 @@ def test_a_missing_packet_is_noticed(rtl):
     backend.configure(waiting)
     with pytest.raises(Exception, match="waits for a packet"):
         backend.execute("wait")
+
+
+def test_a_converter_too_fast_for_the_bench_is_refused():
+    with pytest.raises(ParamsError, match=r"tile.convert_cycles = 3: the bench answers .* after 4 cycles at the earliest"):
+        RtlBackend(Params(tile=TileParams(convert_cycles=3)), 1)
 
 
 def test_waveform(tmp_path):
