@@ -29,7 +29,7 @@ class Defaults:
 
 
 DEFAULTS = {
-    "mnist": Defaults(layers="784-250-10", images=6_000, epochs=1),
+    "mnist": Defaults(layers="784-250-10", images=4_000, epochs=1),
     "digits": Defaults(layers="64-32-10", images=1_498, epochs=10),
 }
 """By name of the data set."""
