@@ -90,7 +90,7 @@ def test_gated_clocks_change_nothing(rtl):
     assert_equal(train(rtl(gated=True)), train(rtl(gated=False)))
 
 
-def test_evaluation_changes_no_training(rtl):
+def test_evaluation_changes_no_training():
     program = compile_network(LAYERS, PARAMS, "mse", 1.0)
     digests = []
     for passes in (0, 2):
