@@ -14,7 +14,7 @@ from cocotb.triggers import First, Timer, ValueChange
 
 from cosim.bench import HEAD_BEATS, STATUS
 from cosim.feeder import feed_bytes
-from cosim.recorders import SINK_BEATS, PulseRecord, UpdateRecord
+from cosim.recorders import PulseRecord, UpdateRecord
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
 from model.isa import Kind
@@ -282,9 +282,6 @@ def _pack(codes, bits):
         return int.from_bytes(codes.astype(np.int8).tobytes(), "little")
     planes = (codes[:, None] >> np.arange(bits) & 1).astype(np.uint8)
     return int.from_bytes(np.packbits(planes.ravel(), bitorder="little").tobytes(), "little")
-
-
-assert SINK_BEATS >= HEAD_BEATS
 
 
 @cocotb.test()

@@ -39,6 +39,8 @@ class ModelBackend(Driver):
             self.constants, side.constants, self.params.tile.convert_cycles, self.unit, side.tiles, rngs_read,
             side.generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays,
             side.tick)
+        if error == sequencer.STARVED:
+            raise RuntimeError("the unit waits for a packet, but there is none left")
         outputs = vector_unit.packets(emitted)
         if not error and self.table[entry, 0] == Opcode.DUMP:
             outputs = [self._dump(self.table[entry, 2])]

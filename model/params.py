@@ -89,7 +89,7 @@ class UnitParams:
             ("element_bits", 16, 16), ("outer_bits", 2, self.line_bits), ("eps_log2", 3, 15),
             ("chi_bits", self.eps_log2 + 1, self.element_bits), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
-            ("program_words", 16, 4096), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
+            ("program_words", 16, 2048), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
             ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64),
         ):
             _check(self, name, low, high)

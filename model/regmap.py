@@ -12,14 +12,12 @@ from typing import NamedTuple
 from systemrdl.compiler import RDLCompiler
 from systemrdl.node import MemNode, RegNode, RootNode
 
-from model.params import ParamsError, UnitParams
+from model.params import UnitParams
 
 __all__ = ["RDL", "Field", "Register", "RegisterMap", "Window", "compile_rdl", "register_map"]
 
 RDL = Path(__file__).resolve().parent.parent / "hdl" / "registers.rdl"
 ADDRESS_BITS = 16
-PROGRAM_WORDS_MAX = 2048
-"""Instructions that fit the program window, the upper half of the address space [1]."""
 
 
 class Field(NamedTuple):
@@ -108,8 +106,6 @@ class RegisterMap:
 
 def compile_rdl(u: UnitParams) -> RootNode:
     """Elaborate the RDL with the capacities of a build: the input of the PeakRDL exporters."""
-    if u.program_words > PROGRAM_WORDS_MAX:
-        raise ParamsError(f"program_words = {u.program_words}: the program window holds at most {PROGRAM_WORDS_MAX}")
     compiler = RDLCompiler()
     compiler.compile_file(str(RDL))
     return compiler.elaborate(parameters={name.upper(): value for name, value in dataclasses.asdict(u).items()})

@@ -51,8 +51,9 @@ def test_capacities_of_the_build():
     assert "MATRIX[4].WORD0" not in MAP.registers
     assert MAP.program.words == 4 * U.program_words
     assert register_map(UnitParams()).program.words == 4 * UnitParams().program_words
-    with pytest.raises(ParamsError, match="program_words = 4096: the program window holds at most 2048"):
-        register_map(UnitParams(program_words=4096))
+    assert register_map(UnitParams(program_words=2048)).program.words == 4 * 2048
+    with pytest.raises(ParamsError, match="program_words = 4096: allowed is 16 to 2048"):
+        UnitParams(program_words=4096)
 
 
 def test_pack_messages():

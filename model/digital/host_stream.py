@@ -63,9 +63,10 @@ def unpack_emit(packet) -> np.ndarray:
     return np.asarray(packet, np.uint8).view("<i2").astype(np.int16)
 
 
-def load_bytes(u: UnitConstants, words: int) -> int:
+@njit(cache=True)
+def load_bytes(u, words):
     """Bytes of a packet of ``words`` chi words: each is padded to whole beats, but for the last."""
-    padded = -(-u.lanes // BEAT_ELEMENTS) * BEAT_ELEMENTS
+    padded = (u.lanes + BEAT_ELEMENTS - 1) // BEAT_ELEMENTS * BEAT_ELEMENTS
     return 2 * (padded * (words - 1) + u.lanes)
 
 
@@ -77,20 +78,32 @@ def dump_packet(u: UnitConstants, chi) -> np.ndarray:
     return padded.reshape(-1).view(np.uint8)[:load_bytes(u, len(chi))]
 
 
+@njit(cache=True)
+def _unpack(lanes, packet, out):
+    """Elements of the first ``len(out)`` chi words of a packet; out: int32 (words, at least lanes)."""
+    padded = (lanes + BEAT_ELEMENTS - 1) // BEAT_ELEMENTS * BEAT_ELEMENTS
+    for word in range(out.shape[0]):
+        for lane in range(lanes):
+            place = 2 * (word * padded + lane)
+            value = np.int32(packet[place]) | np.int32(packet[place + 1]) << 8
+            out[word, lane] = value - 65536 if value > 32767 else value
+
+
 def unpack_dump(u: UnitConstants, packet) -> np.ndarray:
     """Chi words of a DUMP packet, int32 (words, lanes)."""
-    padded = -(-u.lanes // BEAT_ELEMENTS) * BEAT_ELEMENTS
     packet = np.asarray(packet, np.uint8)
-    words = -(-len(packet) // (2 * padded))
-    full = np.zeros(2 * padded * words, np.uint8)
-    full[:len(packet)] = packet
-    return full.view("<i2").reshape(words, padded)[:, :u.lanes].astype(np.int32)
+    padded = -(-u.lanes // BEAT_ELEMENTS) * BEAT_ELEMENTS
+    chi = np.zeros((-(-len(packet) // (2 * padded)), u.lanes), np.int32)
+    _unpack(u.lanes, packet, chi)
+    return chi
 
 
-def load(u: UnitConstants, words: int, packet, counters):
-    """Offer a packet to an armed LOAD; returns the chi words, int32 (words, lanes), or None when it is refused."""
+@njit(cache=True)
+def load(u, words, packet, chi, counters):
+    """Offer a packet to an armed LOAD; chi: int32 (at least words, at least lanes). Returns 1, or 0 when it is refused."""
     if not right_length(load_bytes(u, words), len(packet)):
         counters[_PACKETS_REFUSED] += 1
-        return None
+        return 0
+    _unpack(u.lanes, packet, chi[:words])
     counters[_PACKETS_IN] += 1
-    return unpack_dump(u, packet[:load_bytes(u, words)])
+    return 1

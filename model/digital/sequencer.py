@@ -15,11 +15,13 @@ from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, deco
 from model.ledger import record_update
 from model.params import UnitParams
 
-__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
+__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "STARVED", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
 
 START_CYCLES = 5
 """Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
 JUMP_CYCLES = 4
+STARVED = -1
+"""No error of the unit: it would wait for ever for a packet that the host does not have."""
 
 _COLUMNS = 2 + max(len(fields) for _, fields in FORMATS.values())
 _HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD = (
@@ -116,7 +118,7 @@ def _error_of(u, op, f, matrices, ok, cleared):
             side = d[_ROWS] if f[1] else d[_COLS]
             bad = f[5] > side or _beyond(u, f[4], side if f[5] == 0 else f[5])
         elif op == _UPDATE:
-            walk, lane = (d[_ROWS], d[_COLS]) if d[_WALK] == 0 else (d[_COLS], d[_ROWS])
+            _, walk, _, lane = _axes(d)
             bad = _beyond(u, f[3], walk) or _beyond(u, f[5], lane)
         if bad:
             return _BAD_ADDRESS
@@ -156,10 +158,16 @@ def _lines_command(u, op, f, d):
 
 
 @njit(cache=True)
+def _axes(d):
+    """(walk_first, walk_count, lane_first, lane_count) of a matrix."""
+    if d[_WALK] == 0:
+        return d[_ROW0], d[_ROWS], d[_COL0], d[_COLS]
+    return d[_COL0], d[_COLS], d[_ROW0], d[_ROWS]
+
+
+@njit(cache=True)
 def _update_command(op, f, d):
-    by_rows = d[_WALK] == 0
-    walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
-    walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
+    walk_first, walk_count, lane_first, lane_count = _axes(d)
     if op == _UPDATE:
         return UpdateCommand(_UPDATE_UPDATE, f[1], f[2], f[10], f[3], f[4], walk_count, f[5], f[6], lane_count,
                              d[_WORDS_PER_LINE], d[_CHI_BASE], f[7], f[8], f[9], d[_TILE], d[_WALK], walk_first, lane_first)
@@ -170,9 +178,7 @@ def _update_command(op, f, d):
 
 @njit(cache=True)
 def _scan_command(f, d):
-    by_rows = d[_WALK] == 0
-    walk_count, lane_count = (d[_ROWS], d[_COLS]) if by_rows else (d[_COLS], d[_ROWS])
-    walk_first, lane_first = (d[_ROW0], d[_COL0]) if by_rows else (d[_COL0], d[_ROW0])
+    walk_first, walk_count, lane_first, lane_count = _axes(d)
     return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE],
                        f[1], f[2], f[3], f[4], f[5])
 
@@ -200,24 +206,12 @@ def _record(u, command, vec, exponents, sums, lines, operands):
 
 
 @njit(cache=True)
-def _unpack_load(u, words, packet, data):
-    """Elements of a LOAD packet (``host_stream``) in the layout of ``update_unit.load``."""
-    padded = (u.lanes + 3) // 4 * 4
-    beats = (u.lanes + u.vector_width - 1) // u.vector_width
-    for word in range(words):
-        for lane in range(u.lanes):
-            place = 2 * (word * padded + lane)
-            value = np.int64(packet[place]) | np.int64(packet[place + 1]) << 8
-            data[word * beats + lane // u.vector_width, lane % u.vector_width] = value - 65536 if value >= 32768 else value
-
-
-@njit(cache=True)
 def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted,
         ledger, tick):
-    """Run from ``entry`` to HALT or an error; returns (error, pc).
+    """Run from ``entry`` to HALT, an error or STARVED; returns (error, pc).
 
     u: UnitConstants; tc, tiles: see ``model.analog.tile``; convert_cycles: ``TileParams``; program: ``predecode``;
-    matrices: int64 (n_matrices, fields); packets: uint8 (n, bytes), one per ACCEPT; emitted: see ``vector_unit``;
+    matrices: int64 (n_matrices, fields); packets: uint8 (n, bytes), one per ACCEPT or LOAD; emitted: see ``vector_unit``;
     ledger: (sums, lines, updates, net) of ``model.ledger``; tick: drift time of programming [ticks].
     """
     sums, followed, updates, net = ledger
@@ -229,12 +223,13 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     loop_body, loop_left = np.zeros(u.loop_depth, np.int64), np.zeros(u.loop_depth, np.int64)
     operands = np.zeros((2, u.n_lines), np.int64)
     codes = np.zeros(u.n_lines, np.int32)
-    dumped = np.zeros((u.chi_words * ((u.lanes + u.vector_width - 1) // u.vector_width), u.vector_width), np.int32)
+    load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
+    dumped = np.zeros((u.chi_words * load_lanes // u.vector_width, u.vector_width), np.int32)
     depth, pc, packet = 0, entry, 0
     now = START_CYCLES + u.n_matrices
     accounted = 0  # cycles before this one are in ``control``, or a unit was busy
     after_barrier = False
-    error = 0
+    error, starved = 0, False
     while True:
         if pc >= u.program_words:
             error = _PROGRAM_END
@@ -243,6 +238,8 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         error = _error_of(u, op, f, matrices, ok, unit.cleared)
         if (op == _LOOP and depth == u.loop_depth) or (op == _NEXT and depth == 0):
             error = _LOOP_DEPTH
+        if starved and (op == _WAIT or op == _ACCEPT or op == _LOAD):
+            error = STARVED
         if error:
             break
         barrier = op == _WAIT or op == _EMIT or op == _SCAN or op == _DUMP or op == _LOAD or op == _HALT
@@ -274,9 +271,10 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             else:
                 depth -= 1
         elif op == _ACCEPT:
-            if packet < packets.shape[0]:
-                # the transfer is in the background; nothing reads its destination before the next WAIT
-                host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], unit.vec, unit.luts, counters)
+            # the transfer is in the background; nothing reads its destination before the next WAIT
+            starved = f[1] > 0
+            while starved and packet < packets.shape[0]:
+                starved = not host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], unit.vec, unit.luts, counters)
                 packet += 1
         elif op == _DRIVE:
             command = _lines_command(u, op, f, matrices[f[0]])
@@ -313,9 +311,14 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             else:
                 unit.cleared[f[0]] = 1
                 refresh.fill(unit.dirty, command.chi_base, command.walk_count, 1)
-                _unpack_load(u, command.walk_count * command.words_per_line, packets[packet], dumped)
-                packet += 1
-                counters[_PACKETS_IN] += 1
+                words = command.walk_count * command.words_per_line
+                starved = True
+                while starved and packet < packets.shape[0]:
+                    starved = not host_stream.load(u, words, packets[packet], dumped.reshape((-1, load_lanes)), counters)
+                    packet += 1
+                if starved:
+                    error = STARVED
+                    break
                 taken = update_unit.load(u, command, unit.chi, dumped, counters)
             free[_UPDATE_UNIT] = now + taken
         now += step
