@@ -27,11 +27,6 @@ TESTED_IN = {
 }
 """Components that are a part of one other block only, and that block: its tests are theirs."""
 
-TESTED_WHOLE = {
-    "top": "cosim",
-}
-"""Components tested in cosimulation under another name: the whole unit, against the model backend."""
-
 HDL_MAY_IMPORT = {"model.params", "model.isa", "model.commands", "model.events", "model.regmap"}
 """What hdl shares with model: parameters, formats and descriptions, no behaviour."""
 
@@ -80,7 +75,7 @@ def test_one_name_in_every_place(path):
     name = path.stem
     camel = "".join(part.capitalize() for part in name.split("_"))
     assert camel in components(path), f"{path.name} has no component {camel}"
-    tested = (TESTED_IN | TESTED_WHOLE).get(name, name)
+    tested = TESTED_IN.get(name, name)
     assert (ROOT / "tests" / f"test_{tested}.py").is_file(), f"tests/test_{tested}.py is missing"
     if tested != name:
         assert not (ROOT / "tests" / f"test_{name}.py").exists(), f"{name} has tests of its own: remove it from its table"
@@ -95,7 +90,7 @@ def test_one_name_in_every_place(path):
 
 def test_exceptions_are_of_blocks_that_exist():
     assert BLOCKS
-    assert set(NO_TWIN) | set(TESTED_IN) | set(TESTED_WHOLE) <= {path.stem for path in BLOCKS}
+    assert set(NO_TWIN) | set(TESTED_IN) <= {path.stem for path in BLOCKS}
 
 
 @pytest.mark.parametrize("path", modules("hdl"), ids=dotted)

@@ -15,7 +15,7 @@ from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, deco
 from model.ledger import record_update
 from model.params import UnitParams
 
-__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "STARVED", "START_CYCLES", "UnitState", "new_unit", "predecode", "run"]
+__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
 
 START_CYCLES = 5
 """Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
