@@ -46,7 +46,8 @@ async def _tile(dut, side):
     """The analogue side: charge of every window, pulses by their width, codes ``convert_cycles`` after the strobe."""
     codes, charge, steps, integrating = np.zeros(U.n_lines, np.int32), np.zeros(U.n_lines, np.int32), 0, 0
     wait, words = 0, []
-    pulse = None
+    pulse: tuple[tuple[int, ...], np.ndarray, np.ndarray] | None = None
+    width = 0
     while True:
         await RisingEdge(dut.clk)                                      # what is read now belongs to the cycle that ends here
         if int(dut.tile__integrate.value):
@@ -61,17 +62,16 @@ async def _tile(dut, side):
             assert not integrating, "read and program overlap"
             where = tuple(int(dut[f"tile__program_{name}"].value) for name in ("tile", "walk", "line", "first", "kind"))
             if pulse is None:
-                pulse = (where, pos, neg, 1)
-            else:
-                assert where == pulse[0]
-                assert (pos == pulse[1]).all()
-                assert (neg == pulse[2]).all()
-                pulse = (*pulse[:3], pulse[3] + 1)
+                pulse, width = (where, pos, neg), 0
+            assert where == pulse[0]
+            assert (pos == pulse[1]).all()
+            assert (neg == pulse[2]).all()
+            width += 1
         elif pulse is not None:
-            (tile, walk, line, first, kind), *lanes, width = pulse
+            (tile, walk, line, first, kind), last_pos, last_neg = pulse
             assert width == (U.set_cycles if kind == Kind.SET else U.reset_cycles)
             analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first,
-                               *(np.ascontiguousarray(one) for one in lanes), kind, side.tick)
+                               np.ascontiguousarray(last_pos), np.ascontiguousarray(last_neg), kind, side.tick)
             pulse = None
         if int(dut.tile__codes__valid.value) and int(dut.tile__codes__ready.value):
             words.pop(0)

@@ -16,8 +16,10 @@ leave T's width, T is 0 or clipped, as the equation says. ``clips`` counts lines
 The shifter: with T_bits = bits(multiplicand_max), r = clamp(T_bits - outer_bits - s, 0, T_bits + P_bits + 1) and the product P,
 y = (P << T_bits + 1) >> r holds T before rounding and, in bit 0, its rounding bit; T is clipped when y > 2 multiplicand_max.
 
-Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip | treble. A lane adds
-the multiples 0, T, 2T, 3T that its code's base-4 digits choose (``lane_update``): no multiplier per lane.
+Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip. A lane adds the
+multiples 0, T, 2T, 3T that its code's base-4 digits choose (``lane_update``): no multiplier per lane. It does not round: of the
+bits below the LSB the highest, h, is kept, and rounding and sign are one carry into chi + U:
+with m the bits above, chi +- (m + h) = chi + (m ^ n) + (h ^ n), n the sign.
 
 Source: design choice. Nandakumar et al. 2020 give the outer product, not its number format [papers.md B5].
 """
@@ -29,25 +31,25 @@ from model.params import UnitParams
 
 __all__ = ["LATENCY", "OuterProduct", "lane_update"]
 
-LATENCY = 4
+LATENCY = 3
 """Stages from ``code`` to ``multiplicand`` [cycles]."""
 
 
 def lane_update(u: UnitParams, multiplicand, treble, line_negative, code):
-    """U of one lane as ``Cat(n, m ^ n)``, n its sign and m its magnitude: ``(Cat(1, chi) + it) >> 1`` is chi + U.
+    """U of one lane as ``Cat(h ^ n, m ^ n, n)``, see the module: ``(Cat(1, chi) + it) >> 1`` is chi + U.
 
     ``code`` is the lane's code, magnitude below sign; the result is unsigned, U_bits + 2 wide, and to be read as signed.
     """
-    total = 1 << u.outer_bits >> 1
+    total = 0
     for low in range(0, u.outer_bits, 2):
         digit = code[low:min(low + 2, u.outer_bits)]
         chosen = Mux(digit[0], multiplicand, 0)
         if len(digit) == 2:
             chosen = Mux(digit[1], Mux(digit[0], treble, multiplicand << 1), chosen)
-        total = total + (chosen << low)
-    magnitude = total[u.outer_bits:u.outer_bits + u.update_max.bit_length()]
+        total = chosen if low == 0 else total + (chosen << low)
+    kept = total[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
     negative = line_negative ^ code[-1]
-    return Cat(negative, magnitude ^ negative.replicate(len(magnitude)), negative)
+    return Cat(kept ^ negative.replicate(len(kept)), negative)
 
 
 class OuterProduct(wiring.Component):
@@ -62,9 +64,9 @@ class OuterProduct(wiring.Component):
     code : In(outer_bits)
         x4 of the line.
     clipped : Out(1)
-        The line in the stage "round and clip" is clipped (LATENCY - 2 moving cycles after its code, combinational).
-    multiplicand, treble : Out
-        T and 3 T, LATENCY moving cycles after the code.
+        The line in the stage "round and clip" is clipped (LATENCY - 1 moving cycles after its code, combinational).
+    multiplicand : Out
+        T, LATENCY moving cycles after the code.
     """
 
     def __init__(self, u: UnitParams):
@@ -72,7 +74,6 @@ class OuterProduct(wiring.Component):
         super().__init__({
             "go": In(1), "exponent": In(signed(10)), "rate": In(u.rate_bits), "code": In(u.outer_bits),
             "clipped": Out(1), "multiplicand": Out(u.multiplicand_max.bit_length()),
-            "treble": Out(u.multiplicand_max.bit_length() + 2),
         })
 
     def elaborate(self, platform):
@@ -84,15 +85,12 @@ class OuterProduct(wiring.Component):
         shift = Signal(range(last + 1), reset_less=True)
         m.d.comb += distance.eq(t_bits - u.outer_bits - self.exponent)
         product, aligned = Signal(product_bits, reset_less=True), Signal(product_bits + t_bits + 1, reset_less=True)
-        multiplicand = Signal(t_bits, reset_less=True)
         m.d.comb += self.clipped.eq(aligned > 2 * u.multiplicand_max)
         m.d.sync += shift.eq(Mux(distance < 0, 0, Mux(distance > last, last, distance[:len(shift)])))
         with m.If(self.go):
             m.d.sync += [
                 product.eq(self.code * self.rate),
                 aligned.eq(product << (t_bits + 1) >> shift),
-                multiplicand.eq(Mux(self.clipped, u.multiplicand_max, (aligned >> 1)[:t_bits] + aligned[0])),
-                self.multiplicand.eq(multiplicand),
-                self.treble.eq(multiplicand + (multiplicand << 1)),
+                self.multiplicand.eq(Mux(self.clipped, u.multiplicand_max, (aligned >> 1)[:t_bits] + aligned[0])),
             ]
         return m

@@ -5,8 +5,7 @@ word chi_base + line * words_per_line + group holds positions group * lanes .. o
 
 UPDATE  for every line whose walk code is not 0 (``accumulate`` = 0: every line, U = 0): chi += U, then with ``threshold`` whole
         eps leave as SET pulses (``hdl.outer_product``, ``hdl.accumulator``, ``hdl.operands``). A due word becomes one command
-        on ``o_pulse``, in walk order; one may wait there, the pipeline holds for the next. Without ``threshold`` chi is clipped
-        at +-chi_max.
+        on ``o_pulse``, in walk order, out of a FIFO of PULSE_DEPTH. Without ``threshold`` chi is clipped at +-chi_max.
         It ends when all words are written, all pulse commands handed over, and ``pulse_busy`` is low.
 CLEAR   every word becomes 0.
 DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream words of sign-extended elements (``count``: lanes in
@@ -14,10 +13,11 @@ DUMP    every word leaves on ``o_dump`` as ceil(lanes / vector_width) stream wor
 LOAD    the inverse, from ``i_load``: elements are clipped to +-chi_max; elements beyond the lane axis are dropped, so they never
         pulse a cell outside the matrix. A stream word with ``count`` 0 begins the packet anew. ``last`` is not looked at.
 
-Every line goes through: walker (2 stages) | multiply | shift | clip | treble | read | multiply-add | threshold | pulse, then
-``o_pulse``. All stages move together; they hold while a due word waits behind another, while a DUMP or LOAD word takes its
-stream words, and in ``host_stall``. The stages up to "read" also hold until the lane codes are loaded. A word is visited once
-in a command (proved in ``tests/test_walker.py``), and a command starts on an empty pipeline: no hazards.
+Every line goes through: walker (2 stages) | multiply | shift | clip = the head, where address and T are ready. From there a word
+is issued into the accumulator, where nothing holds it. The head waits until the lane codes are loaded, and while more than
+PULSE_DEPTH - IN_FLIGHT pulse commands wait, so that what is in the accumulator always finds room; everything before the
+accumulator waits with it. In DUMP and LOAD the head waits while its word's stream words pass. A word is visited once in a
+command (proved in ``tests/test_walker.py``), and a command starts on an empty pipeline: no hazards.
 
 Ports
 -----
@@ -38,14 +38,18 @@ trace_* : for recorders; strobes are high for one cycle:
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
-    UPDATE  w0 + L + 7 (phase_lanes, L >= 4)  +  n g + 3  +  cycles held by the pulse generator
-    CLEAR   walk_count g + 14        DUMP, LOAD   walk_count g ceil(lanes / vector_width) + 14
+    UPDATE  w0 + L + 7 (phase_lanes, L >= 4)  +  n g + 4  +  cycles held, and waited at the end, for the pulse generator
+    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 2) + 12
+                                                                            LOAD    walk_count g b + 11
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
-from amaranth import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+import itertools
+
+from amaranth import Assert, Module, Mux, Signal, signed
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl import accumulator
 from hdl.accumulator import Accumulator
 from hdl.operands import Operands
 from hdl.outer_product import OuterProduct
@@ -55,7 +59,12 @@ from model.commands import UpdateOp
 from model.isa import N_EXPONENTS, Kind
 from model.params import UnitParams
 
-__all__ = ["UpdateUnit"]
+__all__ = ["IN_FLIGHT", "PULSE_DEPTH", "UpdateUnit"]
+
+PULSE_DEPTH = 16
+"""Pulse commands that may wait [1]: more than most images have, so that the walk is hardly ever held. Design choice."""
+IN_FLIGHT = accumulator.LATENCY + 2
+"""Words that can still become pulse commands after the FIFO's level was looked at: one a stage, and two for the look [1]."""
 
 
 class UpdateUnit(wiring.Component):
@@ -65,6 +74,10 @@ class UpdateUnit(wiring.Component):
         self.u = u
         self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
         self.accumulator = Accumulator(u)
+        # pulse commands: line and group go with the counts; attributes for proofs
+        self.where = data.StructLayout({"line": 13, "group": self.walker.group.shape()})
+        self.due = data.StructLayout({"where": self.where, "counts": self.accumulator.counts.shape(), "negative": u.lanes})
+        self.pulses, self.hold = fifo.SyncFIFOBuffered(width=self.due.size, depth=PULSE_DEPTH), Signal()
         super().__init__({
             "i": In(stream.Signature(UpdateCommand(u))), "vector": Out(VectorReadSignature(u)),
             "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
@@ -104,16 +117,21 @@ class UpdateUnit(wiring.Component):
                 is_dump.eq(new.op == UpdateOp.DUMP), is_load.eq(new.op == UpdateOp.LOAD),
             ]
 
-        # movement: one enable for everything
-        go, front_go, pulse_hold, stream_hold = Signal(), Signal(), Signal(), Signal()
-        taking, restart, forget = Signal(), Signal(), Signal()    # LOAD: waits for a word; begins anew; words of before to forget
-        place, place_last = Signal.like(chi.word_bank), Signal()
+        # the head's word: issued (UPDATE, CLEAR), or its stream words pass (DUMP, LOAD)
+        stage = data.StructLayout({"valid": 1, "line": 13, "group": walker.group.shape(), "negative": 1, "address": 16})
+        front = [Signal(stage, name=f"front{n}") for n in range(3)]
+        head = front[-1]
+        held, go, front_go, restart = Signal(), Signal(), Signal(), Signal()
+        dumping, loading, asked, place, place_last = Signal(), Signal(), Signal(2), Signal.like(chi.word_bank), Signal()
         m.d.comb += [
-            taking.eq(is_load & chi.write_valid & ~forget), place_last.eq(place == chi.banks - 1),
-            pulse_hold.eq(chi.pulse_valid & self.o_pulse.valid),
-            stream_hold.eq(~place_last & ((is_dump & chi.sum_valid) | taking)),
-            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (taking & ~self.i_load.valid)),
-            go.eq(busy & ~pulse_hold & ~stream_hold & ~self.host_stall),
+            held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == len(chi.banks) - 1),
+            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (is_load & head.valid & ~self.i_load.valid)),
+            dumping.eq(is_dump & head.valid & ~self.host_stall & (asked == 2)),
+            loading.eq(is_load & head.valid & self.i_load.valid & (self.i_load.payload.count != 0)),
+            restart.eq(is_load & head.valid & self.i_load.valid & (self.i_load.payload.count == 0)),
+            front_go.eq(go & Mux(is_dump | is_load, ~head.valid | ((dumping | loading) & place_last),
+                                 ~head.valid | operands.lanes_loaded)),
+            chi.valid.eq(go & head.valid & ~is_load & Mux(is_dump, ~self.host_stall & (asked == 0), operands.lanes_loaded)),
         ]
 
         # operands and walker
@@ -127,15 +145,8 @@ class UpdateUnit(wiring.Component):
         wiring.connect(m, operands.o_walk, walker.i)
         wiring.connect(m, wiring.flipped(self.vector), operands.vector)
 
-        # the line's stages beside the outer product: multiply | shift | clip | treble; the last one's result is in "read"
-        place_shape = walker.group.shape()
-        stage = data.StructLayout({"valid": 1, "line": 13, "group": place_shape, "negative": 1, "address": 16})
-        front = [Signal(stage, name=f"front{n}") for n in range(4)]
-        read = front[-1]
-        m.d.comb += [
-            front_go.eq(go & (~read.valid | operands.lanes_loaded)),
-            outer.go.eq(front_go), outer.exponent.eq(exponent), outer.rate.eq(command.rate), outer.code.eq(walker.code),
-        ]
+        # the line's stages beside the outer product: multiply | shift | clip
+        m.d.comb += [outer.go.eq(front_go), outer.exponent.eq(exponent), outer.rate.eq(command.rate), outer.code.eq(walker.code)]
         with m.If(front_go):
             m.d.sync += [
                 front[0].valid.eq(walker.valid), front[0].line.eq(walker.line), front[0].group.eq(walker.group),
@@ -143,84 +154,83 @@ class UpdateUnit(wiring.Component):
                 front[0].address.eq(walker.line * command.words_per_line[:walker.groups_max.bit_length()]),
                 front[1].eq(front[0]), front[1].address.eq(front[0].address + command.chi_base),
                 front[2].eq(front[1]), front[2].address.eq(front[1].address + front[1].group),
-                front[3].eq(front[2]),
             ]
+        with m.If(restart):
+            m.d.sync += [one.valid.eq(0) for one in front]
 
-        # lanes of the group
+        # lanes of the head's group
         lane_bits = u.lanes * (u.outer_bits + 1)
-        with m.Switch(read.group):
+        with m.Switch(head.group):
             for group in range(walker.groups_max):
                 with m.Case(group):
                     m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
         m.d.comb += [
-            chi.go.eq(go), chi.valid.eq(read.valid & operands.lanes_loaded), chi.address.eq(read.address),
-            chi.multiplicand.eq(outer.multiplicand), chi.treble.eq(outer.treble), chi.line_negative.eq(read.negative),
-            chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.loading.eq(is_load),
+            chi.address.eq(head.address), chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative),
+            chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump),
         ]
 
-        # line and group in the stages behind; pulses
-        where = data.StructLayout({"line": 13, "group": place_shape})
-        adding, writing, pulsing = (Signal(where, name=name, reset_less=True) for name in ("adding", "writing", "pulsing"))
-        pulse, due = Signal(PulseCommand(u), reset_less=True), Signal()
-        with m.If(go):
-            m.d.sync += [adding.line.eq(read.line), adding.group.eq(read.group), writing.eq(adding), pulsing.eq(writing)]
-        m.d.comb += [due.eq(go & chi.pulse_valid), self.o_pulse.payload.eq(pulse)]
-        with m.If(due):
-            m.d.sync += [
-                self.o_pulse.valid.eq(1), pulse.tile.eq(command.tile), pulse.walk.eq(command.walk), pulse.kind.eq(Kind.SET),
-                pulse.line.eq(command.walk_first + pulsing.line), pulse.first.eq(command.lane_first + pulsing.group * u.lanes),
-                pulse.dirty.eq(command.chi_base + pulsing.line), pulse.counts.eq(chi.counts), pulse.negative.eq(chi.negative),
-            ]
-        with m.Elif(self.o_pulse.ready):
-            m.d.sync += self.o_pulse.valid.eq(0)
+        # pulses: line and group go beside the accumulator, due words into the FIFO
+        passing = [Signal(self.where, name=f"passing{n}", reset_less=True) for n in range(accumulator.LATENCY)]
+        m.d.sync += [passing[0].line.eq(head.line), passing[0].group.eq(head.group),
+                     *(after.eq(before) for before, after in itertools.pairwise(passing))]
+        m.submodules.pulses = pulses = self.pulses
+        due, taken, pulse = Signal(self.due), data.View(self.due, pulses.r_data), self.o_pulse.payload
+        m.d.comb += [
+            due.where.eq(passing[-1]), due.counts.eq(chi.counts), due.negative.eq(chi.negative),
+            pulses.w_en.eq(chi.pulse_valid), pulses.w_data.eq(due), pulses.r_en.eq(self.o_pulse.ready),
+            self.o_pulse.valid.eq(pulses.r_rdy),
+            pulse.tile.eq(command.tile), pulse.walk.eq(command.walk), pulse.kind.eq(Kind.SET),
+            pulse.line.eq(command.walk_first + taken.where.line),
+            pulse.first.eq(command.lane_first + taken.where.group * u.lanes),
+            pulse.dirty.eq(command.chi_base + taken.where.line), pulse.counts.eq(taken.counts), pulse.negative.eq(taken.negative),
+        ]
+        m.d.sync += [self.hold.eq(pulses.level > PULSE_DEPTH - IN_FLIGHT),
+                     Assert(~chi.pulse_valid | pulses.w_rdy, "a pulse command is lost")]
 
         # what is left to do
-        front_empty, fed, empty, pulsed = Signal(), Signal(), Signal(), Signal()
+        fed, empty, pulsed = Signal(), Signal(), Signal()
         m.d.comb += [
-            front_empty.eq(~Cat(one.valid for one in front).any()), fed.eq(operands.idle & walker.idle & front_empty),
-            empty.eq(fed & ~chi.sum_valid & ~chi.write_valid),
-            pulsed.eq(~chi.pulse_valid & ~self.o_pulse.valid & ~self.pulse_busy),
+            fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
+            empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
+            pulsed.eq(~chi.pulse_valid & (pulses.level == 0) & ~self.pulse_busy),
         ]
-        with m.If(busy & empty & pulsed & ~self.o_dump.valid & ~forget):
+        with m.If(busy & empty & pulsed & ~self.o_dump.valid):
             m.d.sync += busy.eq(0)
 
-        # DUMP: banks of the word in "multiply-add", one a cycle
-        dump = is_dump & chi.sum_valid & ~self.host_stall
-        with m.If(dump):
+        # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
+        with m.If(is_dump & head.valid & ~self.host_stall):
+            m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
+        with m.If(dumping):
             m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
-                         self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi.banks - 1) * width, width))]
+                         self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (len(chi.banks) - 1) * width, width))]
             for k in range(width):
                 m.d.sync += self.o_dump.payload.elements[k].eq(chi.word.word_select(k, u.chi_bits).as_signed())
         with m.Elif(self.o_dump.ready):
             m.d.sync += self.o_dump.valid.eq(0)
 
-        # LOAD: banks of the word in "threshold"; ``left``: positions from the stream word's first to the end of the lane axis
+        # LOAD; ``left``: positions from the stream word's first to the end of the lane axis
         left, group_left = Signal(signed(15)), Signal(signed(15))
-        load = Signal()
-        last_group = writing.group + 1 == command.words_per_line
+        last_group = head.group + 1 == command.words_per_line
         m.d.comb += [
-            self.i_load.ready.eq(taking), load.eq(taking & self.i_load.valid & (self.i_load.payload.count != 0)),
-            restart.eq(taking & self.i_load.valid & (self.i_load.payload.count == 0)),
-            chi.load_en.eq(load), chi.load_bank.eq(place), chi.word_bank.eq(place),
+            self.i_load.ready.eq(is_load & head.valid), chi.load_en.eq(loading), chi.load_address.eq(head.address),
+            chi.load_bank.eq(place), chi.word_bank.eq(place),
         ]
         for k in range(width):
             element = self.i_load.payload.elements[k]
             clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
-            inside = (left > k) & ~(place_last & (k >= u.lanes - (chi.banks - 1) * width))
+            inside = (left > k) & ~(place_last & (k >= u.lanes - (len(chi.banks) - 1) * width))
             m.d.comb += chi.load.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
         with m.If(accept | restart):
-            m.d.sync += [left.eq(operands.i.lane_count), group_left.eq(operands.i.lane_count), place.eq(0), forget.eq(restart)]
+            m.d.sync += [left.eq(operands.i.lane_count), group_left.eq(operands.i.lane_count), place.eq(0), asked.eq(0)]
         with m.Else():
-            with m.If(load & place_last & last_group):
+            with m.If(loading & place_last & last_group):
                 m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count)]
-            with m.Elif(load & place_last):
+            with m.Elif(loading & place_last):
                 m.d.sync += [left.eq(group_left - u.lanes), group_left.eq(group_left - u.lanes)]
-            with m.Elif(load):
+            with m.Elif(loading):
                 m.d.sync += left.eq(left - width)
-            with m.If(load | dump):
+            with m.If(loading | dumping):
                 m.d.sync += place.eq(Mux(place_last, 0, place + 1))
-            with m.If(front_empty & ~chi.sum_valid & ~chi.write_valid):
-                m.d.sync += forget.eq(0)
 
         # events
         n_walked = Signal(13)
@@ -230,16 +240,16 @@ class UpdateUnit(wiring.Component):
         with m.Elif(walks):
             m.d.sync += n_walked.eq(n_walked + 1)
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
-        held = pulse_hold | (empty & ~pulsed)
+        waiting = held | (empty & ~pulsed)
         accept_update = accept & (new.op == UpdateOp.UPDATE)
         ended = busy & empty & pulsed
         m.d.comb += [
             self.events.phase_lanes.eq(Mux(busy, fetching, accept_update & new.accumulate)),
-            self.events.phase_update.eq(Mux(busy, is_update & ~fetching & ~held, accept_update & ~new.accumulate)),
-            self.events.phase_program.eq(busy & is_update & ~fetching & held),
+            self.events.phase_update.eq(Mux(busy, is_update & ~fetching & ~waiting, accept_update & ~new.accumulate)),
+            self.events.phase_program.eq(busy & is_update & ~fetching & waiting),
             self.events.phase_chi.eq(Mux(busy, ~is_update & ~self.host_stall, accept & (new.op != UpdateOp.UPDATE))),
-            self.events.chi_rmw.eq(go & is_update & chi.write_valid),
-            self.events.chi_words.eq((go & is_clear & chi.write_valid) | (place_last & (load | dump))),
+            self.events.chi_rmw.eq(is_update & chi.write_valid),
+            self.events.chi_words.eq((is_clear & chi.write_valid) | (place_last & (loading | dumping))),
             self.events.lines_walked.eq(walks),
             self.events.lines_skipped.eq(Mux(ended & is_update, command.walk_count - n_walked, 0)),
             self.events.update_clips.eq(front_go & front[1].valid & (front[1].group == 0) & outer.clipped),

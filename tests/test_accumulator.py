@@ -9,7 +9,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl.accumulator import Accumulator
+from hdl.accumulator import LATENCY, Accumulator
 from model.digital import accumulator as twin
 from model.params import UnitParams
 from tests.formal import any_value, prove
@@ -45,7 +45,7 @@ def test_model_conserves(seed, u):
 @pytest.mark.parametrize("u", SHAPES)
 @pytest.mark.parametrize("threshold", [1, 0])
 def test_rtl_is_the_twin(u, threshold):
-    """Corner and random words, back to back and held: memory, pulses and clips."""
+    """Corner and random words, back to back and with gaps: memory, pulses and clips; ``keep`` changes nothing."""
     dut, c, source = Accumulator(u), u.constants, random.Random(3)
     n_words, rounds = 5, 40
     chi = np.zeros((n_words, u.lanes), np.int32)
@@ -65,11 +65,12 @@ def test_rtl_is_the_twin(u, threshold):
             expected_clips += twin.accumulate(c, t, codes[None], 0, chi, word)
         states.append(chi[word].copy())
 
-    async def step(ctx, go):
+    async def step(ctx, valid=0, word=0):
         nonlocal clips
-        ctx.set(dut.go, go)
+        ctx.set(dut.valid, valid)
+        ctx.set(dut.address, word)
         clips += ctx.get(dut.saturations)
-        if go and ctx.get(dut.pulse_valid):
+        if ctx.get(dut.pulse_valid):
             got = [ctx.get(dut.counts[k]) for k in range(u.lanes)]
             signs = ctx.get(dut.negative)
             seen.append((got, [signs >> k & 1 for k in range(u.lanes) if got[k]]))
@@ -77,40 +78,31 @@ def test_rtl_is_the_twin(u, threshold):
 
     async def bench(ctx):
         ctx.set(dut.clear, 1)                           # memory content is undefined before
-        for n in range(n_words + 3):
-            ctx.set(dut.valid, n < n_words)
-            ctx.set(dut.address, min(n, n_words - 1))
-            await step(ctx, 1)
+        for word in range(n_words):
+            await step(ctx, 1, word)
+        for _ in range(LATENCY):
+            await step(ctx)
         ctx.set(dut.clear, 0)
         ctx.set(dut.threshold, threshold)
         for word, t, codes in jobs:
-            ctx.set(dut.valid, 1)
-            ctx.set(dut.address, word)
+            while source.random() < 0.3:
+                await step(ctx)
             ctx.set(dut.multiplicand, abs(t))
-            ctx.set(dut.treble, 3 * abs(t))
             ctx.set(dut.line_negative, t < 0)
             packed = [abs(int(d)) | int(d < 0) << u.outer_bits for d in codes]
             ctx.set(dut.codes, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
-            while source.random() < 0.3:
-                await step(ctx, 0)
-            await step(ctx, 1)
-        ctx.set(dut.valid, 0)
-        for _ in range(5):
-            await step(ctx, 1)
+            await step(ctx, 1, word)
+        for _ in range(LATENCY + 1):
+            await step(ctx)
+        ctx.set(dut.keep, 1)
         for word in range(n_words):
-            ctx.set(dut.threshold, 0)
-            ctx.set(dut.valid, 1)
-            ctx.set(dut.multiplicand, 0)
-            ctx.set(dut.treble, 0)
-            ctx.set(dut.address, word)
-            await step(ctx, 1)
+            await step(ctx, 1, word)
+            await step(ctx)
             stored = 0
-            for bank in range(dut.banks):
+            for bank in range(len(dut.banks)):
                 ctx.set(dut.word_bank, bank)
                 stored |= ctx.get(dut.word) << bank * u.vector_width * u.chi_bits
-            ctx.set(dut.valid, 0)
-            await step(ctx, 1)
-            await step(ctx, 1)
+            await step(ctx)
             values = [stored >> k * u.chi_bits & (1 << u.chi_bits) - 1 for k in range(u.lanes)]
             assert [v - (v >> u.chi_bits - 1 << u.chi_bits) for v in values] == chi[word].tolist()
 
@@ -118,20 +110,6 @@ def test_rtl_is_the_twin(u, threshold):
     assert seen == expected_pulses
     assert clips == expected_clips
     assert (seen if threshold else clips)               # the situation was reached
-
-
-class Watched(Accumulator):
-    """Accumulator with a second look at the memory: ``stored`` is the word at ``watch`` of bank 0."""
-
-    def __init__(self, u):
-        super().__init__(u)
-        self.watch, self.stored = Signal(range(u.chi_words)), Signal(u.vector_width * u.chi_bits)
-
-    def elaborate(self, platform):
-        m = super().elaborate(platform)
-        port = m.submodules["bank0"].read_port(domain="comb")
-        m.d.comb += [port.addr.eq(self.watch), self.stored.eq(port.data)]
-        return m
 
 
 class ConservationSpec(Elaboratable):
@@ -143,12 +121,14 @@ class ConservationSpec(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         u, bits = self.u, 16
-        m.submodules.dut = dut = Watched(u)
+        m.submodules.dut = dut = Accumulator(u)
+        bank, = dut.banks
+        look = bank.memory.read_port(domain="comb")       # a second look at the memory
         address, lane = Signal(range(u.chi_words)), Signal(range(u.lanes))
-        m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), dut.watch.eq(address)]
-        for port in (dut.go, dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
+        m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), look.addr.eq(address)]
+        for port in (dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
             m.d.comb += port.eq(any_value(m, port.shape()))
-        m.d.comb += [dut.treble.eq(3 * dut.multiplicand), dut.threshold.eq(1), Assume(dut.multiplicand <= u.multiplicand_max)]
+        m.d.comb += [dut.threshold.eq(1), Assume(dut.multiplicand <= u.multiplicand_max)]
 
         # the watched lane's U, and its way through the pipeline (ghosts of address and U)
         code_bits = u.outer_bits + 1
@@ -158,35 +138,44 @@ class ConservationSpec(Elaboratable):
         update = Signal(signed(bits))
         m.d.comb += update.eq(Mux(code[-1] ^ dut.line_negative, -magnitude, magnitude))
         m.d.comb += Assert(magnitude <= u.update_max)
-        adding, writing, pulsing = Signal(), Signal(), Signal()
-        adding_address, writing_address = Signal.like(address), Signal.like(address)
-        adding_update, writing_update = Signal.like(update), Signal.like(update)
-        with m.If(dut.go):
-            m.d.sync += [
-                adding.eq(dut.valid), writing.eq(adding), pulsing.eq(writing & (writing_address == address)),
-                adding_address.eq(dut.address), writing_address.eq(adding_address),
-                adding_update.eq(update), writing_update.eq(adding_update),
-            ]
-        m.d.comb += [Assert(dut.sum_valid == adding), Assert(dut.write_valid == writing),
-                     Assert(dut.sum_address == adding_address), Assert(dut.write_address == writing_address)]
-        with m.If(dut.valid):                            # the walker's promise
-            m.d.comb += [Assume(~(adding & (adding_address == dut.address))),
-                         Assume(~(writing & (writing_address == dut.address)))]
+        reading, adding, writing, pulsing = (Signal(name=name) for name in ("reading", "adding", "writing", "pulsing"))
+        addresses = [Signal.like(address, name=f"address{n}") for n in range(3)]
+        amounts = [Signal.like(update, name=f"amount{n}") for n in range(3)]
+        m.d.sync += [
+            reading.eq(dut.valid), adding.eq(reading), writing.eq(adding), pulsing.eq(writing & (addresses[2] == address)),
+            *(new.eq(old) for new, old in zip(addresses, [dut.address, *addresses], strict=False)),
+            *(new.eq(old) for new, old in zip(amounts, [update, *amounts], strict=False)),
+        ]
+        m.d.comb += [Assert(dut.read_valid == reading), Assert(dut.sum_valid == adding), Assert(dut.write_valid == writing),
+                     Assert(bank.valid_stages == Cat(reading, adding, writing)), Assert(bank.read_address == addresses[0]),
+                     Assert(bank.add_address == addresses[1]), Assert(bank.write_address == addresses[2])]
+        promises = ((dut.valid, dut.address, reading, addresses[0]), (dut.valid, dut.address, adding, addresses[1]))
+        for valid, one, other_valid, other in promises:    # the walker's promise, and what it means a stage later
+            m.d.comb += Assume(~(valid & other_valid & (one == other)))
+        m.d.comb += [Assert(~(reading & adding & (addresses[0] == addresses[1]))),
+                     Assert(~(reading & writing & (addresses[0] == addresses[2]))),
+                     Assert(~(adding & writing & (addresses[1] == addresses[2])))]
+
+        # the operands in the bank are those of the ghost
+        held = Signal(code_bits)
+        m.d.comb += held.eq(bank.held_codes.word_select(lane, code_bits))
+        held_magnitude = (bank.held_multiplicand * held[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
+        with m.If(reading):
+            m.d.comb += [Assert(bank.held_treble == 3 * bank.held_multiplicand),
+                         Assert(amounts[0] == Mux(held[-1] ^ bank.held_negative, -held_magnitude, held_magnitude))]
 
         # ledger of the watched weight
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))
         total, pulses, steps = Signal(signed(bits)), Signal(signed(bits)), Signal(signed(bits))
         m.d.comb += [
-            stored.eq(dut.stored.word_select(lane, u.chi_bits).as_signed()),
+            stored.eq(look.data.word_select(lane, u.chi_bits).as_signed()),
             count.eq(Cat(dut.counts).word_select(lane, u.count_bits)),
             steps.eq(Mux(dut.negative.bit_select(lane, 1), -count, count)),
         ]
-        handed = pulsing & dut.go & dut.pulse_valid       # in this cycle the command leaves
-        with m.If(dut.go & writing & (writing_address == address)):
-            m.d.sync += total.eq(total + writing_update)
-        with m.If(handed):
-            m.d.sync += pulses.eq(pulses + steps)
-        waiting = Mux(pulsing & dut.pulse_valid, steps, 0)
+        with m.If(writing & (addresses[2] == address)):
+            m.d.sync += total.eq(total + amounts[2])
+        waiting = Mux(pulsing & dut.pulse_valid, steps, 0)  # in this cycle the command leaves
+        m.d.sync += pulses.eq(pulses + waiting)
         m.d.comb += Assert(total == ((pulses + waiting) * u.eps + stored)[:bits].as_signed())
         m.d.comb += [Assert(stored < u.eps), Assert(stored > -u.eps)]
         with m.If(pulsing & ~dut.pulse_valid):
@@ -197,19 +186,19 @@ class ConservationSpec(Elaboratable):
         with m.Switch(lane):
             for k in range(u.lanes):
                 with m.Case(k):
-                    m.d.comb += [sums.eq(dut.sums[k]), in_flight.eq(dut.updates[k])]
+                    m.d.comb += [sums.eq(bank.sums[k]), in_flight.eq(bank.updates[k])]
         read = Signal(signed(u.chi_bits))
         m.d.comb += read.eq(dut.word.word_select(lane, u.chi_bits).as_signed())
-        for valid, amount in ((adding, adding_update), (writing, writing_update)):
+        for valid, amount in zip((reading, adding, writing), amounts, strict=True):
             with m.If(valid):
                 m.d.comb += [Assert(amount <= u.update_max), Assert(amount >= -u.update_max)]
-        with m.If(adding & (adding_address == address)):
-            m.d.comb += [Assert(read == stored), Assert(~(writing & (writing_address == address)))]
+        with m.If(adding & (addresses[1] == address)):
+            m.d.comb += Assert(read == stored)
         with m.If(adding):
-            m.d.comb += Assert(adding_update == in_flight[1:].as_signed() + in_flight[0])
-        with m.If(writing & (writing_address == address)):
-            m.d.comb += Assert(sums == stored + writing_update)
-        m.d.comb += [Cover((pulses == 3) & (stored == 2 - u.eps)), Cover((pulses == -2) & ~dut.go & writing & dut.pulse_valid)]
+            m.d.comb += Assert(amounts[1] == in_flight[1:].as_signed() + in_flight[0])
+        with m.If(writing & (addresses[2] == address)):
+            m.d.comb += Assert(sums == stored + amounts[2])
+        m.d.comb += [Cover((pulses == 3) & (stored == 2 - u.eps)), Cover((pulses == -2) & writing & dut.pulse_valid)]
         return m
 
 

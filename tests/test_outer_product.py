@@ -78,7 +78,7 @@ def test_rtl_line(u):
                     assert ctx.get(dut.clipped) == expected[steps - 2][1]
                 if steps >= LATENCY:
                     t = expected[steps - LATENCY][0]
-                    assert (ctx.get(dut.multiplicand), ctx.get(dut.treble)) == (t, 3 * t), (codes, rate, s)
+                    assert ctx.get(dut.multiplicand) == t, (codes, rate, s)
                 await ctx.tick()
                 steps += go
 

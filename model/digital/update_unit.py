@@ -7,15 +7,17 @@ State: ``chi`` int32[chi_words, lanes]; ``vec`` as in ``model/digital/vector_mem
 ``dirty`` uint8[chi_words]: index chi_base + line is set when a threshold pulsed that line. A dump is
 int32[words * beats, vector_width].
 
-Timing: the cycles of ``model/digital/walker.py``; a due word that was read in cycle s moves to the output in cycle s + 3, or in
-the one after the pulse command before it was taken: until then everything waits. Its command is taken from the next cycle on,
-when the generator is ready. The unit is ready one cycle after the pipeline and the pulse generator are idle.
+Timing: the cycles of ``model/digital/walker.py``. A due word that is read in cycle r enters the FIFO of pulse commands in cycle
+r + 3 and is offered from cycle r + 5 on; the generator takes it when it is ready. In a cycle in which more than PULSE_DEPTH -
+IN_FLIGHT commands were in the FIFO the cycle before, no word is issued, and everything before the accumulator waits. The unit is
+ready one cycle after pipeline, FIFO and pulse generator are idle.
 """
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from model.commands import UpdateOp
 from model.digital import pulse_gen
 from model.digital.accumulator import accumulate, accumulate_threshold
 from model.digital.operands import code as operand_code
@@ -25,9 +27,13 @@ from model.events import INDEX
 from model.isa import Kind
 from model.ledger import count_commanded
 
-__all__ = ["Run", "begin", "clear", "dump", "finish", "handed_over", "load", "new_chi", "next_due", "sweep_cycles", "update"]
+__all__ = ["IN_FLIGHT", "PULSE_DEPTH", "Run", "begin", "clear", "dump", "finish", "handed_over", "load", "new_chi",
+           "next_due", "sweep_cycles", "update"]
 
-_SET = int(Kind.SET)
+PULSE_DEPTH = 16
+"""Places of the FIFO of pulse commands. ``IN_FLIGHT``: of these, kept free for words on their way, see ``hdl/update_unit.py``."""
+IN_FLIGHT = 6
+_SET, _DUMP, _LOAD = int(Kind.SET), int(UpdateOp.DUMP), int(UpdateOp.LOAD)
 _LANES, _UPDATE, _PROGRAM, _CHI = INDEX["phase_lanes"], INDEX["phase_update"], INDEX["phase_program"], INDEX["phase_chi"]
 _RMW, _WORDS, _WALKED, _SKIPPED = INDEX["chi_rmw"], INDEX["chi_words"], INDEX["lines_walked"], INDEX["lines_skipped"]
 _CLIPS, _SATURATIONS = INDEX["update_clips"], INDEX["chi_saturations"]
@@ -45,7 +51,10 @@ class Run(NamedTuple):
     """int32 (words_per_line, lanes): signed lane codes."""
     at: np.ndarray
     """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
-    the pipeline is empty, cycle in which the last pulse command was taken."""
+    the pipeline is empty, pulse commands so far."""
+    pulses: np.ndarray
+    """int64 (2, PULSE_DEPTH): cycles in which the last pulse commands entered the FIFO and left it; command n in place
+    n % PULSE_DEPTH."""
 
 
 def new_chi(u) -> np.ndarray:
@@ -81,7 +90,7 @@ def begin(u, command, vec, exponents, counters):
     counters[_SKIPPED] += count - n
     counters[_CLIPS] += clips
     counters[_RMW] += n * groups
-    return Run(lines[:n], codes[:n], reads, lane_codes.reshape((groups, u.lanes)), at)
+    return Run(lines[:n], codes[:n], reads, lane_codes.reshape((groups, u.lanes)), at, np.zeros((2, PULSE_DEPTH), np.int64))
 
 
 @njit(cache=True)
@@ -93,6 +102,8 @@ def next_due(u, command, run, chi, counters, counts, negative):
     groups = command.words_per_line
     for k in range(run.at[0], run.lines.shape[0] * groups):
         n, group = k // groups, k % groups
+        if run.at[5] > PULSE_DEPTH - IN_FLIGHT:
+            _hold(run, k)
         word = command.chi_base + run.lines[n] * groups + group
         if command.threshold:
             if accumulate_threshold(u, run.multiplicands[n], run.lane_codes, group, chi, word, counts, negative):
@@ -105,13 +116,28 @@ def next_due(u, command, run, chi, counters, counts, negative):
 
 
 @njit(cache=True)
+def _hold(run, k):
+    """Let word ``k`` wait for places in the FIFO."""
+    entered, left = run.pulses
+    newest = run.at[5]
+    while True:
+        before = run.reads[k] + run.at[1] - 3           # what a register shows two cycles before the issue happened before that
+        waiting = 0
+        for n in range(max(0, newest - PULSE_DEPTH), newest):
+            waiting += entered[n % PULSE_DEPTH] <= before < left[n % PULSE_DEPTH]
+        if waiting <= PULSE_DEPTH - IN_FLIGHT:
+            return
+        run.at[1] += 1
+
+
+@njit(cache=True)
 def handed_over(run, pulse_cycles):
     """Account for the pulse command of the word that ``next_due`` returned: the generator takes ``pulse_cycles``."""
-    due = run.reads[run.at[0] - 1] + 3 + run.at[1]
-    moved = max(due, run.at[5] + 1)
-    run.at[1] += moved - due
-    run.at[5] = max(moved + 1, run.at[2])
-    run.at[2] = run.at[5] + pulse_cycles
+    place = run.at[5] % PULSE_DEPTH
+    run.pulses[0, place] = run.reads[run.at[0] - 1] + run.at[1] + 3
+    run.pulses[1, place] = max(run.pulses[0, place] + 2, run.at[2])
+    run.at[2] = run.pulses[1, place] + pulse_cycles
+    run.at[5] += 1
 
 
 @njit(cache=True)
@@ -144,10 +170,14 @@ def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_sta
 
 
 @njit(cache=True)
-def sweep_cycles(u, command, beats):
-    """CLEAR (``beats`` = 1), DUMP and LOAD (``beats`` = ceil(lanes / vector_width)): cycles without waiting for the host."""
-    words = command.walk_count * command.words_per_line
-    return words * beats + 14 if words else 2
+def sweep_cycles(u, command):
+    """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
+    words, banks = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
+    if words == 0:
+        return 2
+    if command.op == _DUMP:
+        return words * (banks + 2) + 12
+    return words * banks + 11 if command.op == _LOAD else words + 14
 
 
 @njit(cache=True)
@@ -155,7 +185,7 @@ def clear(u, command, chi, counters):
     """CLEAR; returns its cycles."""
     words = command.walk_count * command.words_per_line
     chi[command.chi_base:command.chi_base + words] = 0
-    cycles = sweep_cycles(u, command, 1)
+    cycles = sweep_cycles(u, command)
     counters[_CHI] += cycles
     counters[_WORDS] += words
     return cycles
@@ -169,7 +199,7 @@ def dump(u, command, chi, out, counters):
     for word in range(words):
         for lane in range(u.lanes):
             out[word * beats + lane // u.vector_width, lane % u.vector_width] = chi[command.chi_base + word, lane]
-    cycles = sweep_cycles(u, command, beats)
+    cycles = sweep_cycles(u, command)
     counters[_CHI] += cycles
     counters[_WORDS] += words
     return cycles
@@ -185,7 +215,7 @@ def load(u, command, chi, data, counters):
             value = data[word * beats + lane // u.vector_width, lane % u.vector_width]
             inside = group * u.lanes + lane < command.lane_count
             chi[command.chi_base + word, lane] = min(max(value, -u.chi_max), u.chi_max) if inside else 0
-    cycles = sweep_cycles(u, command, beats)
+    cycles = sweep_cycles(u, command)
     counters[_CHI] += cycles
     counters[_WORDS] += words
     return cycles

@@ -6,8 +6,8 @@ generator, streams) is added by ``model/digital/update_unit.py``. With L lane wo
     address of walk word w    1 + w, for w < n_first = min(w0 + 4, walk words); the others L later
     lane codes loaded         n_first + L + 3 (``loaded``)
     walk word w offered       R = 3 after its address, after the word before, and not while DEPTH words wait
-    line picked               one per cycle, from R + 1 on; not from the first pick + 6 to ``loaded`` (the lanes are waited for)
-    word of chi read          6 cycles after the pick, or when the lanes are loaded
+    line picked               one per cycle, from R + 1 on; not from the first pick + 5 to ``loaded``: the head waits
+    word of chi read          6 cycles after the pick, or one after the lanes are loaded
 """
 import numpy as np
 from numba import njit
@@ -35,7 +35,7 @@ def walk(u, command, vec, sweep, lines, codes, reads):
     lane_words = 0 if sweep else (command.lane_count + width - 1) // width
     pops = np.zeros(DEPTH, np.int64)                     # cycle in which the last DEPTH non-empty words left the FIFO
     n, n_reads, filled = 0, 0, 0
-    loaded, waits, gone = 0, -1, 0                       # gone: word offered last; waits: cycle in which a line waits for lanes
+    loaded, waits, gone = 0, -1, 0                       # gone: word offered last; waits: cycle in which the head waits for lanes
     first = n_words                                      # walk words fetched before the lanes
     pick = 0
     for w in range(n_words):
@@ -60,7 +60,7 @@ def walk(u, command, vec, sweep, lines, codes, reads):
         for _ in range((n - start) * groups):
             pick += 1
             if waits < 0:
-                waits = pick + FRONT
+                waits = pick + FRONT - 1
             if waits <= pick < loaded:
                 pick = loaded
             reads[n_reads] = pick + FRONT if pick >= waits or waits >= loaded else pick + FRONT + loaded - waits
