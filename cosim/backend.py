@@ -22,8 +22,8 @@ __all__ = ["WAVE_IMAGES", "RtlBackend"]
 WAVE_IMAGES = 2
 """Images in the window of ``waves``: the first ones of the training [1]."""
 
-CONVERT_CYCLES_MIN = 4
-"""Cycles the bench needs from the convert strobe to the first code [cycles]: attention, Python, and the register of ``codes``."""
+CONVERT_CYCLES_MIN = 2
+"""Cycles the bench needs from the convert strobe to the first code [cycles]: ``attention``, then the read port of ``codes``."""
 
 
 class RtlBackend(Driver):

@@ -1,12 +1,12 @@
 """The bench: the unit, its tile port and host ports, with everything that would cost Python time per cycle as bench-only RTL.
 
-    Python --packet_*--> PacketFeeder --AXI4-Stream--> unit --AXI4-Stream--> OutputRecorder --out_*--> Python
-    Python --reg_*-----> RegisterMaster --AXI4-Lite--> unit --trace--> UpdateRecorder --updates--> Python
-    unit --drive--> PulseMeter --planes--> Python --codes--> ConverterPort --codes--> unit --pulses--> PulseRecorder --> Python
+    Python --packet---> PacketFeeder --AXI4-Stream--> unit --AXI4-Stream--> OutputRecorder --beats--> Python
+    Python --reg_*----> RegisterMaster --AXI4-Lite--> unit --trace--> UpdateRecorder --updates, walked, lanes--> Python
+    unit --drive--> PulseMeter --driven--> Python --codes--> ConverterPort --codes--> unit --pulses--> PulseRecorder --> Python
 
-``attention`` changes once for each thing Python must look at: a convert strobe, a recorder about to fill, the unit waiting for
-a packet that no one feeds, the program's end, a register access done. Python looks at ``status``, takes what is there and
-changes ``taken`` (and, between updates, ``taken_updates``).
+``attention`` changes once for each thing Python must look at: a convert strobe, a recorder's ring filled by another half, the unit
+waiting for a packet, the program's end, a register access done. What happened is in ``status``, as counts that wrap: Python
+remembers what it has seen. Nothing is handed back.
 
 ``bench_verilog`` adds the clocks: ``clk`` of period 2 ns and, in phase with it, the gated clocks of the wide units; with
 ``free_running`` they run in every cycle.
@@ -17,67 +17,37 @@ import os
 from importlib.metadata import version
 
 from amaranth import Cat, ClockDomain, DomainRenamer, Module, ResetSignal, Shape, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
+from cosim import recorders
 from cosim.build import CACHE, ROOT, verilog_of
-from cosim.feeder import PacketFeeder, RegisterMaster, feed_bytes
+from cosim.feeder import CODE_BITS, ConverterPort, PacketFeeder, RegisterMaster, feed_bytes
 from cosim.pulse_meter import PulseMeter
-from cosim.recorders import (
-    PULSE_RECORDS,
-    SINK_BEATS,
-    UPDATE_RECORDS,
-    OutputRecorder,
-    PulseRecord,
-    PulseRecorder,
-    UpdateRecord,
-    UpdateRecorder,
-)
-from hdl.ports import CodeWord
+from cosim.recorders import COUNT_BITS, OutputRecorder, PulseRecorder, UpdateRecorder
 from hdl.top import DOMAINS, Top
 from model.params import Params, UnitParams
 
-__all__ = ["HEAD_BEATS", "STATUS", "Bench", "ConverterPort", "bench_verilog"]
+__all__ = ["STATUS", "Bench", "bench_verilog", "memories"]
 
-HEAD_BEATS = 4
-"""Beats that ``out_head`` shows: most outputs fit, and a short signal is read faster."""
-
-
-def STATUS(u: UnitParams):
-    """What ``status`` holds."""
-    return data.StructLayout({
-        "convert": 1, "starved": 1, "done": 1, "register_done": 1, "feeding": 1, "glitch": 1, "lost": 1, "starving": 1,
-        "steps": 12, "n_pulses": 8, "n_updates": 8, "n_beats": 8})
+STATUS = data.StructLayout({
+    "n_converts": COUNT_BITS, "n_done": COUNT_BITS, "n_pulses": COUNT_BITS, "n_updates": COUNT_BITS, "n_walked": COUNT_BITS,
+    "n_beats": COUNT_BITS, "steps": 16, "tile": 16, "transpose": 16, "half": 16, "range": 16, "out_first": 16, "out_count": 16,
+    "feeder_busy": 1, "feeder_seen": 1, "starving": 1, "register_seen": 1, "glitch": 1, "unused": 11})
+"""What ``status`` holds: counts since reset; ``steps`` of the last window and the header of the last read; levels."""
 
 
-class ConverterPort(wiring.Component):
-    """Returns the codes Python wrote, ``convert_cycles`` after the strobe, a word a cycle.
-
-    Members: ``convert, out_count``; ``codes``: all codes of the read, output 0 lowest; ``o``: to the tile port.
-    """
-
-    def __init__(self, u: UnitParams, convert_cycles: int):
-        self.u, self.convert_cycles = u, convert_cycles
-        super().__init__({"convert": In(1), "out_count": In(13), "codes": In(u.n_lines * u.adc_bits),
-                          "o": Out(stream.Signature(CodeWord(u)))})
-
-    def elaborate(self, platform):
-        m = Module()
-        u = self.u
-        wait, left, word = Signal(range(self.convert_cycles + 1)), Signal(13), Signal(range(u.n_lines // u.vector_width + 1))
-        m.d.comb += [self.o.valid.eq((wait == 0) & (left != 0)),
-                     self.o.payload.eq(self.codes.word_select(word, u.adc_bits * u.vector_width))]
-        with m.If(self.convert):
-            m.d.sync += [wait.eq(self.convert_cycles - 1), left.eq(self.out_count), word.eq(0)]
-        with m.Elif(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
-        with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += word.eq(word + 1)
-            with m.If(left > u.vector_width):
-                m.d.sync += left.eq(left - u.vector_width)
-            with m.Else():
-                m.d.sync += left.eq(0)
-        return m
+def memories(u: UnitParams) -> dict[str, tuple[str, int, int, str]]:
+    """Memories of the bench that Python sees: name -> (module below ``core``, width [bit], depth [words], "rd" or "rw")."""
+    return {
+        "pulses": ("pulse_recorder", recorders.pulse_record(u).size, recorders.PULSES, "rd"),
+        "updates": ("update_recorder", 64, recorders.UPDATES, "rd"),
+        "walked": ("update_recorder", 32, recorders.walked_depth(u), "rd"),
+        "lanes": ("update_recorder", 8 * u.vector_width, recorders.UPDATES * recorders.lane_words(u), "rd"),
+        "beats": ("output_recorder", 72, recorders.BEATS, "rd"),
+        "packet": ("feeder", 64, feed_bytes(u) // 8, "rw"),
+        "codes": ("converter", CODE_BITS * u.vector_width, u.n_lines // u.vector_width, "rw"),
+    }
 
 
 class Bench(wiring.Component):
@@ -85,22 +55,15 @@ class Bench(wiring.Component):
 
     def __init__(self, params: Params):
         self.params, self.u = params, params.unit
-        u, size = params.unit, feed_bytes(params.unit)
+        u = params.unit
         self.top = Top(u, gated=True)
         self.pulse_recorder, self.update_recorder, self.output_recorder = PulseRecorder(u), UpdateRecorder(u), OutputRecorder(u)
         gates = {name: port for unit in DOMAINS for name, port in ((f"{unit}_clk", In(1)), (f"{unit}_active", Out(1)))}
         super().__init__({
-            **gates, "attention": Out(1), "status": Out(STATUS(u)), "taken": In(1), "taken_updates": In(1),
-            "packet_go": In(1), "packet_data": In(8 * size), "packet_beats": In(range(size // 8 + 1)), "packet_tail": In(4),
-            "packet_last": In(1),
+            **gates, "attention": Out(1), "status": Out(STATUS), "driven": Out(u.n_lines * (u.line_bits + 1)),
+            "packet_go": In(1), "packet_beats": In(16), "packet_tail": In(4), "packet_last": In(1),
             "reg_go": In(1), "reg_write": In(1), "reg_address": In(16), "reg_wdata": In(32),
             "reg_rdata": Out(32), "reg_resp": Out(2),
-            "read_header": Out(data.StructLayout({
-                "tile": 4, "transpose": 1, "half": 2, "range": 2, "out_first": 13, "out_count": 13})),
-            "driven": Out(u.n_lines * (u.line_bits + 1)), "codes": In(u.n_lines * u.adc_bits),
-            **{f"pulse_{k}": Out(PulseRecord(u).size) for k in range(PULSE_RECORDS)},
-            **{f"update_{k}": Out(UpdateRecord(u).size) for k in range(UPDATE_RECORDS)},
-            "out_head": Out(64 * HEAD_BEATS), "out_beats": Out(64 * SINK_BEATS), "out_lasts": Out(SINK_BEATS),
         })
 
     def elaborate(self, platform):
@@ -131,13 +94,12 @@ class Bench(wiring.Component):
     def _host(self, m, feeder, master):
         top, recorder = self.top, self.output_recorder
         m.d.comb += [
-            feeder.go.eq(self.packet_go), feeder.data.eq(self.packet_data), feeder.n_beats.eq(self.packet_beats),
-            feeder.tail_bytes.eq(self.packet_tail), feeder.last.eq(self.packet_last),
+            feeder.go.eq(self.packet_go), feeder.n_beats.eq(self.packet_beats), feeder.tail_bytes.eq(self.packet_tail),
+            feeder.last.eq(self.packet_last),
             top.s_axis_tdata.eq(feeder.tdata), top.s_axis_tkeep.eq(feeder.tkeep), top.s_axis_tlast.eq(feeder.tlast),
             top.s_axis_tvalid.eq(feeder.tvalid), feeder.tready.eq(top.s_axis_tready),
             recorder.tdata.eq(top.m_axis_tdata), recorder.tlast.eq(top.m_axis_tlast), recorder.tvalid.eq(top.m_axis_tvalid),
             top.m_axis_tready.eq(recorder.tready),
-            self.out_beats.eq(recorder.beats), self.out_lasts.eq(recorder.lasts), self.out_head.eq(recorder.beats),
             master.go.eq(self.reg_go), master.write.eq(self.reg_write), master.address.eq(self.reg_address),
             master.wdata.eq(self.reg_wdata), self.reg_rdata.eq(master.rdata), self.reg_resp.eq(master.resp),
             top.s_axil_awaddr.eq(master.awaddr), top.s_axil_awvalid.eq(master.awvalid), master.awready.eq(top.s_axil_awready),
@@ -151,7 +113,7 @@ class Bench(wiring.Component):
     def _tile(self, m, meter, converter):
         """Reads: pulse meter, measured window, converter codes."""
         tile = self.top.tile
-        steps, before = Signal(12), Signal()
+        steps, before = Signal(16), Signal()
         m.d.sync += before.eq(tile.integrate)
         with m.If(tile.integrate):
             m.d.sync += steps.eq(1)
@@ -160,11 +122,11 @@ class Bench(wiring.Component):
         m.d.comb += [
             meter.drive.eq(tile.drive), meter.polarity.eq(tile.polarity), meter.integrate.eq(tile.integrate),
             self.driven.eq(Cat(meter.planes, meter.polarity_seen)),
-            converter.convert.eq(tile.convert), converter.out_count.eq(tile.out_count), converter.codes.eq(self.codes),
-            self.status.steps.eq(steps),
-            *(getattr(self.read_header, name).eq(getattr(tile, name))
-              for name in ("tile", "transpose", "half", "range", "out_first", "out_count")),
+            converter.convert.eq(tile.convert), converter.out_count.eq(tile.out_count), self.status.steps.eq(steps),
         ]
+        with m.If(tile.convert):
+            m.d.sync += [self.status[name].eq(getattr(tile, name))
+                         for name in ("tile", "transpose", "half", "range", "out_first", "out_count")]
         connect(m, converter.o, tile.codes)
 
     def _trace(self, m):
@@ -172,38 +134,34 @@ class Bench(wiring.Component):
         m.d.comb += [getattr(pulses, name).eq(getattr(tile, name)) for name in (
             "program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg")]
         m.d.comb += [pulses.refresh.eq(top.trace_refresh), updates.start.eq(top.trace_command_stb)]
-        m.d.comb += [getattr(self, f"pulse_{k}").eq(getattr(pulses, f"record_{k}")) for k in range(PULSE_RECORDS)]
-        m.d.comb += [getattr(self, f"update_{k}").eq(getattr(updates, f"record_{k}")) for k in range(UPDATE_RECORDS)]
         m.d.comb += [getattr(updates, name).eq(top.trace_command[name]) for name in ("op", "chi_base", "rate", "accumulate")]
         m.d.comb += [getattr(updates, name).eq(getattr(top, name)) for name in (
             "trace_line_stb", "trace_line", "trace_code",
             "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]
 
     def _attention(self, m, feeder, master):
-        """``attention`` toggles; flags of events hold until ``taken`` changes."""
+        """Counts and levels of ``status``; ``attention`` toggles."""
         top, status = self.top, self.status
         pulses, updates, outputs = self.pulse_recorder, self.update_recorder, self.output_recorder
-        m.d.comb += status.starving.eq(top.trace_starved & ~feeder.busy)
-        events = {"convert": top.tile.convert, "starved": status.starving, "done": top.trace_done,
-                  "register_done": master.done == master.go}
-        full = pulses.full | outputs.full
-        seen, emptied, updates_seen, full_before = Signal(), Signal(), Signal(), Signal()
-        m.d.sync += [seen.eq(self.taken), updates_seen.eq(self.taken_updates), full_before.eq(full)]
-        m.d.comb += [emptied.eq(seen != self.taken), pulses.taken.eq(emptied), outputs.taken.eq(emptied),
-                     updates.taken.eq(updates_seen != self.taken_updates),
-                     status.lost.eq(updates.lost), status.feeding.eq(feeder.busy), status.glitch.eq(pulses.glitch),
-                     status.n_pulses.eq(pulses.count), status.n_updates.eq(updates.count), status.n_beats.eq(outputs.count)]
-        rises = [full & ~full_before]
-        for name, level in events.items():
-            before = Signal(name=f"{name}_before")
-            m.d.sync += before.eq(level)
-            with m.If(emptied):
-                m.d.sync += status[name].eq(0)
-            with m.If(level & ~before):
-                m.d.sync += status[name].eq(1)
-            rises.append(level & ~before)
+        m.d.comb += [
+            status.n_pulses.eq(pulses.count), status.n_updates.eq(updates.n_updates), status.n_walked.eq(updates.n_walked),
+            status.n_beats.eq(outputs.count), status.feeder_busy.eq(feeder.busy), status.feeder_seen.eq(feeder.seen),
+            status.register_seen.eq(master.done), status.glitch.eq(pulses.glitch),
+            status.starving.eq(top.trace_starved & ~feeder.busy),
+        ]
+        rises = [self._changes(m, pulses.count[(recorders.PULSES // 2).bit_length() - 1]),
+                 self._changes(m, outputs.count[(recorders.BEATS // 2).bit_length() - 1]),
+                 self._changes(m, master.done), self._changes(m, status.starving) & status.starving, top.tile.convert,
+                 self._changes(m, top.trace_done) & top.trace_done]
+        m.d.sync += [status.n_converts.eq(status.n_converts + rises[-2]), status.n_done.eq(status.n_done + rises[-1])]
         with m.If(Cat(rises).any()):
             m.d.sync += self.attention.eq(~self.attention)
+
+    def _changes(self, m, level):
+        """High in the cycle in which ``level`` differs from the one before."""
+        before = Signal(name="before")
+        m.d.sync += before.eq(level)
+        return level ^ before
 
 
 def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -227,7 +185,7 @@ def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, s
 
 def _generate(params):
     """What Python writes passes a register, reset included, so that the simulator need not track it between clock edges (it would
-    evaluate most of the unit for that). Only signals whose answer Python must see in the same cycle go straight in.
+    evaluate most of the unit for that).
     """
     component = Bench(params)
     members = component.signature.members
@@ -235,21 +193,23 @@ def _generate(params):
     widths = {name: Shape.cast(member.shape).width for name, member in members.items() if name not in clocks}
     written = {name: width for name, width in widths.items() if members[name].flow == In}
     read = {name: width for name, width in widths.items() if members[name].flow == Out}
-    held = [name for name in written if name not in ("taken", "taken_updates", "packet_go")]
     lines = [
         "// Gated clocks rise with clk, in the cycles in which their unit asks for it.", "module bench;", "  reg clk = 0;",
         "  reg rst = 1;", "  reg rst_q = 1;", "  reg free_running = 0;  // gated clocks run in every cycle",
         *(f"  reg {clock} = 0;" for clock in clocks),
         *(f"  wire [{width - 1}:0] {name};" for name, width in read.items()),
         *(f"  reg [{width - 1}:0] {name} = 0;" for name, width in written.items()),
-        *(f"  reg [{written[name] - 1}:0] {name}_q = 0;" for name in held),
-        "  always @(posedge clk) begin", "    rst_q <= rst;", *(f"    {name}_q <= {name};" for name in held), "  end",
+        *(f"  reg [{written[name] - 1}:0] {name}_q = 0;" for name in written),
+        "  always @(posedge clk) begin", "    rst_q <= rst;", *(f"    {name}_q <= {name};" for name in written), "  end",
     ]
     links = [".clk(clk)", ".rst(rst_q)", *(f".{name}({name})" for name in (*clocks, *read)),
-             *(f".{name}({name}{'_q' if name in held else ''})" for name in written)]
+             *(f".{name}({name}_q)" for name in written)]
     rises = [f"    {clock} = {unit}_active | free_running;" for unit, clock in zip(DOMAINS, clocks, strict=True)]
     falls = [f"    {clock} = 0;" for clock in clocks]
     lines += [f"  core core ({', '.join(links)});", "  always begin", "    #1;", *rises, "    clk = 1;", "    #1;", *falls,
               "    clk = 0;", "  end", "endmodule", ""]
     visible = {**dict.fromkeys(("rst", "free_running", *written), "rw"), **dict.fromkeys(read, "rd")}
-    return {"core.v": verilog_of(component, "core"), "bench.sv": "\n".join(lines)}, {"bench": visible}
+    inner: dict[str, dict[str, str]] = {}
+    for name, (module, _, _, access) in memories(params.unit).items():
+        inner.setdefault(f"core.{module}", {})[name] = access
+    return {"core.v": verilog_of(component, "core"), "bench.sv": "\n".join(lines)}, {"bench": visible, **inner}

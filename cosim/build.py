@@ -31,10 +31,18 @@ ROOT = Path(__file__).resolve().parent.parent
 LINT = ROOT / "constraints" / "lint.vlt"
 """Waivers of warnings, each with its reason."""
 CACHE = ROOT / "build" / "cosim"
-FAST = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O3 -march=native")
+FAST = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O3 -march=native -g1")
 """Options that pay in long runs; benches of a few seconds take no optimisation instead, which compiles faster."""
 QUICK = ("--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O0")
 MAKE = ("CFG_CXXFLAGS_PCH_I=-include",)
+EXPORT = ("-LDFLAGS", "-Wl,--export-dynamic-symbol=vpi_*")
+"""For ``cosim.vpi``: cocotb's library pulls out only the functions it uses itself."""
+
+
+KEPT = """`verilator_config
+no_inline -module "*.slice*"
+"""
+"""Modules that keep functions of their own: 86 slices of 3 lanes run one piece of code, which the processor's caches hold."""
 
 
 class CosimError(AssertionError):
@@ -80,14 +88,14 @@ def build(
     ``constraints/lint.vlt`` always takes part. Raises CosimError with the end of the log.
     """
     use_verilator()
-    texts = dict(sources)
+    texts = {**sources, "kept.vlt": KEPT}
     if LINT.exists():
         texts["lint.vlt"] = LINT.read_text(encoding="utf-8")
     if public is not None:
         texts["public.vlt"] = "`verilator_config\n" + "".join(
             f'public_flat_{access} -module "{module}" -var "{name}"\n'
             for module, names in public.items() for name, access in names.items())
-    args = [*(FAST if fast else QUICK), *build_args]
+    args = [*(FAST if fast else QUICK), *EXPORT, *build_args]
     args += ["--timing", "-CFLAGS", "-std=c++20 -fcoroutines"] if timing else ["--no-timing"]
     recipe = repr((sorted(texts.items()), toplevel, sorted((parameters or {}).items()), args, MAKE, public, waves,
                    version("verilator"), version("cocotb"), sys.version))

@@ -11,10 +11,12 @@ from multiprocessing.connection import Client
 import cocotb
 import numpy as np
 from cocotb.triggers import First, Timer, ValueChange
+from numba import njit
 
-from cosim.bench import HEAD_BEATS, STATUS
-from cosim.feeder import feed_bytes
-from cosim.recorders import PulseRecord, UpdateRecord
+from cosim import vpi
+from cosim.bench import STATUS, memories
+from cosim.feeder import CODE_BITS, feed_bytes
+from cosim.recorders import BEATS, COUNT_BITS, PULSES, UPDATES, lane_words, pulse_record, walked_depth
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
 from model.isa import Kind
@@ -26,22 +28,23 @@ __all__ = ["Unit", "serve"]
 
 PATIENCE = 20_000
 """How long a unit may wait for a packet after the last one has left the feeder [ns of simulation, two a cycle]."""
+_COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATES, "n_beats": BEATS}
+"""Counts of ``status`` and the depths of their rings; 0: no ring."""
 
 
-def _bits(handle) -> np.ndarray:
-    """Value of a signal as uint8 bits, bit 0 first."""
-    return np.frombuffer(str(handle.value).encode(), np.uint8)[::-1] - 48
-
-
-class _Fields:
-    """Named bit ranges of a flat signal."""
-
-    def __init__(self, layout):
-        self.ranges = {name: slice(field.offset, field.offset + field.width) for name, field in layout}
-
-    def read(self, bits, name) -> int:
-        part = bits[self.ranges[name]]
-        return int.from_bytes(np.packbits(part, bitorder="little").tobytes(), "little")
+@njit(cache=True)
+def _line_codes(words, n_lines, line_bits, codes):
+    """Signed codes from the bit planes of the pulse meter: words uint32, plane b at bit b * n_lines, then the polarities."""
+    for line in range(n_lines):
+        value = 0
+        for bit in range(line_bits + 1):
+            place = bit * n_lines + line
+            one = words[place >> 5] >> np.uint32(place & 31) & np.uint32(1)
+            if bit < line_bits:
+                value |= np.int32(one) << bit
+            elif one:
+                value = -value
+        codes[line] = value
 
 
 class Unit:
@@ -51,14 +54,24 @@ class Unit:
         self.dut, self.params, self.u = dut, params, params.unit
         self.side = AnalogSide(params, seed, follow_all)
         self.map = register_map(params.unit)
-        self.status_fields, self.pulse_fields = _Fields(STATUS(self.u)), _Fields(PulseRecord(self.u))
-        self.update_fields = _Fields(UpdateRecord(self.u))
+        self.status_words = {name: field.offset // COUNT_BITS for name, field in STATUS if field.width == COUNT_BITS}
+        self.level_bits = {name: field.offset % COUNT_BITS for name, field in STATUS if field.width < COUNT_BITS}
+        self.levels_word = STATUS["feeder_busy"].offset // COUNT_BITS
+        self.pulse_fields = {name: slice(field.offset // 8, (field.offset + field.width) // 8) for name, field in pulse_record(self.u)}
         self.widths = {int(Kind.SET): self.u.set_cycles, int(Kind.RESET): self.u.reset_cycles}
-        self.codes = np.zeros(self.u.n_lines, np.int32)
+        self.line_codes, self.codes = np.zeros(self.u.n_lines, np.int32), np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
-        self.generators, self.taken, self.taken_updates = self.side.generators.read, 0, 0
+        self.status = vpi.Signal("bench.status", STATUS.size)
+        self.driven = vpi.Signal("bench.driven", self.u.n_lines * (self.u.line_bits + 1))
+        self.memory = {name: vpi.Memory(f"bench.core.{module}.{name}", width, depth)
+                       for name, (module, width, depth, _) in memories(self.u).items()}
+        self.inputs = {name: vpi.Signal(f"bench.{name}", 32) for name in (
+            "packet_go", "packet_beats", "packet_tail", "packet_last", "reg_go", "reg_write", "reg_address", "reg_wdata")}
+        self.outputs = {name: vpi.Signal(f"bench.{name}", 32) for name in ("reg_rdata", "reg_resp")}
+        self.generators = self.side.generators.read
         self.reg_go, self.packet_go = 0, 0
         self.queue, self.beats = [], []
+        self.seen, self.walked_seen = dict.fromkeys(_COUNTS, 0), 0
         self.done = self.register_done = self.starved = self.lose_pulse = False
 
     async def reset(self):
@@ -70,15 +83,15 @@ class Unit:
     # ---- registers ----------------------------------------------------------------------------------------------------
 
     async def _access(self, write, address, data=0):
-        dut = self.dut
         self.reg_go ^= 1
         self.register_done = False
-        dut.reg_write.value, dut.reg_address.value, dut.reg_wdata.value, dut.reg_go.value = write, address, data, self.reg_go
+        for name, value in (("reg_write", write), ("reg_address", address), ("reg_wdata", data), ("reg_go", self.reg_go)):
+            self.inputs[name].put(value)
         while not self.register_done:
             await self._service()
-        if resp := int(dut.reg_resp.value):
+        if resp := self.outputs["reg_resp"].get_int():
             raise RuntimeError(f"register access at {address:#06x} answered {resp}")
-        return int(dut.reg_rdata.value)
+        return self.outputs["reg_rdata"].get_int()
 
     async def write(self, name, **fields):
         """Write a register by name; fields not named are 0."""
@@ -146,62 +159,67 @@ class Unit:
 
     async def _settle(self):
         """Let the output stream run dry."""
-        while True:
+        before = -1
+        while before != self.seen["n_beats"]:
+            before = self.seen["n_beats"]
             await Timer(400, "ns")
             self._look()
-            await Timer(4, "ns")
-            if self.status_fields.read(_bits(self.dut.status), "n_beats") == 0:
-                return
 
     async def _service(self):
         """Wait for attention, and not for ever where the unit waits for a packet that does not exist."""
         attention = ValueChange(self.dut.attention)
         if not self.starved:
             await attention
-        elif await First(attention, patience := Timer(PATIENCE, "ns")) is patience and self._status()["starving"]:
+        elif await First(attention, patience := Timer(PATIENCE, "ns")) is patience and self._level(self._status(), "starving"):
             raise RuntimeError("the unit waits for a packet, but there is none left")
         self._look()
 
     def _status(self):
-        bits = _bits(self.dut.status)
-        return {name: self.status_fields.read(bits, name) for name in self.status_fields.ranges}
+        return self.status.get().copy().view(np.uint16)
+
+    def _level(self, status, name):
+        return int(status[self.levels_word]) >> self.level_bits[name] & 1
+
+    def _new(self, status, name):
+        """How much a count has grown since the last look; raises RuntimeError when its ring was overrun."""
+        count = int(status[self.status_words[name]])
+        grown = (count - self.seen[name]) % (1 << COUNT_BITS)
+        if _COUNTS[name] and grown > _COUNTS[name]:
+            raise RuntimeError(f"the recorder of {name} was overrun")
+        self.seen[name] = count
+        return grown
 
     def _look(self):
-        """Take everything that is there."""
-        dut = self.dut
+        """Take everything that is new: pulses before the read that they precede."""
         status = self._status()
-        if status["glitch"] or status["lost"]:
-            raise RuntimeError("pulse glitch on the tile port" if status["glitch"] else "update recorder overrun")
-        for k in reversed(range(status["n_pulses"])):
-            self._pulse(_bits(dut[f"pulse_{k}"]))
-        if status["n_beats"]:
-            self._output(status["n_beats"])
-        if (status["convert"] or status["done"]) and status["n_updates"]:
-            for k in reversed(range(status["n_updates"])):
-                self._update(_bits(dut[f"update_{k}"]))
-            self.taken_updates ^= 1
-            dut.taken_updates.value = self.taken_updates
-        if status["convert"]:
-            self._read(status["steps"])
-        if self.queue and not status["feeding"]:
+        if self._level(status, "glitch"):
+            raise RuntimeError("pulse glitch on the tile port")
+        first = self.seen["n_pulses"]
+        if n_pulses := self._new(status, "n_pulses"):
+            for record in self.memory["pulses"].get(first, n_pulses):
+                self._pulse(record)
+        first = self.seen["n_beats"]
+        if n_beats := self._new(status, "n_beats"):
+            self.beats.append(self.memory["beats"].get(first, n_beats))
+        converts, done = self._new(status, "n_converts"), self._new(status, "n_done")
+        if converts or done:                      # then no UPDATE is under way
+            self._updates(status)
+        if converts:
+            self._read(status)
+        if self.queue and not self._level(status, "feeder_busy") and self._level(status, "feeder_seen") == self.packet_go:
             self._feed()
-        self.starved = bool(status["starving"] and not self.queue)
-        self.done |= bool(status["done"])
-        self.register_done |= bool(status["register_done"])
-        self.taken ^= 1
-        dut.taken.value = self.taken
+        self.starved = bool(self._level(status, "starving") and not self.queue)
+        self.done |= bool(done)
+        self.register_done = self._level(status, "register_seen") == self.reg_go
 
-    def _pulse(self, bits):
+    def _pulse(self, record):
         """Hand one recorded pulse to its tile."""
-        def field(name):
-            return self.pulse_fields.read(bits, name)
-
-        kind, side, width = field("kind"), self.side, field("width")
+        tile, walk, line, first, kind, width, refresh = (int(value) for value in record[:14].view(np.uint16))
+        side, lanes = self.side, self.u.lanes
         if width != self.widths[kind]:
             raise RuntimeError(f"{Kind(kind).name} pulse of {width} cycles: it must have {self.widths[kind]}")
-        tile, walk, line, first = field("tile"), field("walk"), field("line"), field("first")
-        pos, neg = (np.ascontiguousarray(bits[self.pulse_fields.ranges[name]]) for name in ("pos", "neg"))
-        if kind == Kind.SET and not field("refresh"):
+        pos, neg = (np.unpackbits(record[self.pulse_fields[name]], bitorder="little", count=lanes) for name in ("pos", "neg"))
+        if kind == Kind.SET and not refresh:
             if self.lose_pulse:
                 self.lose_pulse = False
                 return
@@ -209,55 +227,50 @@ class Unit:
         analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind,
                            side.tick)
 
-    def _update(self, bits):
-        """Hand the operands of one UPDATE to the ledger."""
-        f = self.update_fields
-        if not f.read(bits, "accumulate"):
+    def _updates(self, status):
+        """Hand the operands of the UPDATEs since the last look to the ledger."""
+        first = self.seen["n_updates"]
+        count = self._new(status, "n_updates")
+        if not count:
             return
-        matrix = self.matrix_of[f.read(bits, "chi_base")]
-        d = self.side.ledger.matrices[matrix]
-        walk_count, lane_count = (d.rows, d.cols) if d.walk == 0 else (d.cols, d.rows)
-        exponent = f.read(bits, "exponent")
-        self.side.ledger.record(matrix, self._codes(bits, "walk", walk_count), self._codes(bits, "lanes", lane_count),
-                                exponent - (exponent >> 15 << 16), f.read(bits, "rate"))
-
-    def _codes(self, bits, name, count):
-        """Signed operands of the outer product."""
-        width = 1 + self.u.outer_bits
-        weights = 1 << np.arange(width)
-        weights[-1] = -weights[-1]
-        return bits[self.update_fields.ranges[name]].reshape(-1, width)[:count].astype(np.int64) @ weights
-
-    def _output(self, n_beats):
-        head = n_beats <= HEAD_BEATS
-        content = np.packbits(_bits(self.dut.out_head if head else self.dut.out_beats), bitorder="little")
-        lasts = _bits(self.dut.out_lasts)
-        self.beats += [(content[8 * k:8 * k + 8], lasts[k]) for k in range(n_beats)]
+        start = self.walked_seen
+        self.walked_seen = int(status[self.status_words["n_walked"]])
+        n_walked = (self.walked_seen - start) % (1 << COUNT_BITS)
+        if n_walked > walked_depth(self.u):
+            raise RuntimeError("the recorder of n_walked was overrun")
+        records = self.memory["updates"].get(first, count).view(np.int16)
+        walked = self.memory["walked"].get(start, n_walked).view(np.int16)
+        words, ledger, taken = lane_words(self.u), self.side.ledger, 0
+        for index, (chi_base, rate, exponent, end) in enumerate(records.tolist()):
+            matrix = self.matrix_of[chi_base & 0xFFFF]
+            d = ledger.matrices[matrix]
+            walk_count, lane_count = (d.rows, d.cols) if d.walk == 0 else (d.cols, d.rows)
+            n = (end - start - taken) % (1 << COUNT_BITS)
+            walk, lanes = np.zeros(walk_count, np.int64), self.memory["lanes"].get(
+                (first + index) % UPDATES * words, -(-lane_count // self.u.vector_width))
+            walk[walked[taken:taken + n, 0]] = walked[taken:taken + n, 1]
+            taken += n
+            ledger.record(matrix, walk, lanes.view(np.int8).ravel()[:lane_count].astype(np.int64), exponent, rate)
 
     def _packets(self):
         """Whole packets among the beats received, as int16 elements; padding of the last beat is kept."""
-        packets, current = [], []
-        for content, last in self.beats:
-            current.append(content)
-            if last:
-                packets.append(np.concatenate(current).view("<i2"))
-                current = []
-        return packets
+        if not self.beats:
+            return []
+        beats = np.concatenate(self.beats)
+        ends = np.flatnonzero(beats[:, 8]) + 1
+        return [part[:, :8].copy().view("<i2").ravel() for part in np.split(beats, ends)[:len(ends)]]
 
-    def _read(self, steps):
+    def _read(self, status):
         """Convert strobe: what the lines really carried goes through the crossbar, the codes go to the converter port."""
         u, side = self.u, self.side
-        bits = _bits(self.dut.driven).reshape(u.line_bits + 1, u.n_lines)
-        codes = np.zeros(u.n_lines, np.int32)
-        for plane in range(u.line_bits):
-            codes += bits[plane].astype(np.int32) << plane
-        np.negative(codes, out=codes, where=bits[u.line_bits] == 1)
-        header = int(self.dut.read_header.value)
-        tile, transpose, half, select = header & 15, header >> 4 & 1, header >> 5 & 3, header >> 7 & 3
-        first, count = header >> 9 & 0x1FFF, header >> 22 & 0x1FFF
-        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, codes, transpose, half, select, steps,
+        tile, transpose, half, select, first, count, steps = (int(status[self.status_words[name]]) for name in (
+            "tile", "transpose", "half", "range", "out_first", "out_count", "steps"))
+        _line_codes(self.driven.get(), u.n_lines, u.line_bits, self.line_codes)
+        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, self.line_codes, transpose, half, select, steps,
                         first, count, self.codes)
-        self.dut.codes.value = _pack(self.codes[:count], u.adc_bits)
+        words = -(-count // u.vector_width)
+        codes = self.codes[:words * u.vector_width].astype(f"<i{CODE_BITS // 8}")
+        self.memory["codes"].put(codes.view(np.uint8).reshape(words, -1))
 
     # ---- packets ------------------------------------------------------------------------------------------------------
 
@@ -270,18 +283,12 @@ class Unit:
         piece, last = self.queue.pop()
         self.packet_go ^= 1
         beats = -(-len(piece) // 8)
-        dut = self.dut
-        dut.packet_data.value = int.from_bytes(piece.tobytes(), "little")
-        dut.packet_beats.value, dut.packet_tail.value = beats, len(piece) - 8 * (beats - 1)
-        dut.packet_last.value, dut.packet_go.value = int(last), self.packet_go
-
-
-def _pack(codes, bits):
-    """Signed codes as one integer, code 0 lowest."""
-    if bits == 8:
-        return int.from_bytes(codes.astype(np.int8).tobytes(), "little")
-    planes = (codes[:, None] >> np.arange(bits) & 1).astype(np.uint8)
-    return int.from_bytes(np.packbits(planes.ravel(), bitorder="little").tobytes(), "little")
+        content = np.zeros(8 * beats, np.uint8)
+        content[:len(piece)] = piece
+        self.memory["packet"].put(content.reshape(beats, 8))
+        for name, value in (("packet_beats", beats), ("packet_tail", len(piece) - 8 * (beats - 1)), ("packet_last", int(last)),
+                            ("packet_go", self.packet_go)):
+            self.inputs[name].put(value)
 
 
 @cocotb.test()

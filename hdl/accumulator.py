@@ -24,8 +24,9 @@ A word must not be issued one or two cycles after itself: within a command every
 the one before has left the pipeline. This is asserted.
 
 A bank is a column of its own, with its part of the memory and its own registers of everything that all lanes share: a design has
-short wires where a placer keeps banks together (``constraints/``). LOAD writes a bank at a time: ``load_en`` writes ``load`` to
-word ``load_address`` of bank ``load_bank``.
+short wires where a placer keeps banks together (``constraints/``). A slice is what repeats in a bank: a memory of at most
+SLICE_BITS, which two block RAMs of 18 bits hold side by side, and its lanes. LOAD writes a bank at a time: ``load_en`` writes
+``load`` to word ``load_address`` of bank ``load_bank``.
 
 Timing: latency 3 from issue to write, 4 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
@@ -41,8 +42,10 @@ from amaranth.lib.wiring import In, Out
 from hdl.outer_product import lane_update
 from model.params import UnitParams
 
-__all__ = ["LATENCY", "Accumulator", "Bank"]
+__all__ = ["LATENCY", "SLICE_BITS", "Accumulator", "Bank", "Slice"]
 
+SLICE_BITS = 36
+"""Widest memory of a bank [bit]: three lanes of 12 bits. Design choice."""
 LATENCY = 4
 """From the issue of a word to its pulses [cycles]."""
 
@@ -55,34 +58,27 @@ def _tree(function, values):
     return function(_tree(function, values[:half]), _tree(function, values[half:]))
 
 
-class Bank(wiring.Component):
-    """``n_lanes`` lanes with their part of the chi memory: the pipeline of the module's text, from "issue" to "pulse".
+class Slice(wiring.Component):
+    """``n_lanes`` lanes with their memory: stages "multiply", "add", "threshold" and "pulse" of the module's text.
 
-    Members as of ``Accumulator``; ``due``: a lane has pulses in stage "pulse"; ``clips``: lanes clipped, in the same stage.
+    Shared registers are the bank's; a lane's own are here: ``updates``, ``sums``, ``counts``, ``negative``. ``due``: a lane has
+    pulses, ``clips``: lanes beyond +-chi_max, both in stage "threshold"; ``word``: the memory output.
     """
 
     def __init__(self, u: UnitParams, n_lanes: int):
         self.u, self.n_lanes = u, n_lanes
-        # memory, and registers by stage; attributes for proofs. All stages: a word is there
-        self.memory = Memory(shape=n_lanes * u.chi_bits, depth=u.chi_words, init=[])
-        self.valid_stages = Signal(3)
-        self.read_address, self.add_address, self.write_address = (
-            Signal(range(u.chi_words), reset_less=True, name=f"{stage}_address") for stage in ("read", "add", "write"))
-        # multiply
-        self.held_multiplicand = Signal(u.multiplicand_max.bit_length(), reset_less=True)
-        self.held_treble = Signal(u.multiplicand_max.bit_length() + 2, reset_less=True)
-        self.held_negative, self.held_codes = Signal(reset_less=True), Signal(n_lanes * (u.outer_bits + 1), reset_less=True)
-        # add: updates; threshold: sums
+        self.memory = Memory(shape=data.ArrayLayout(u.chi_bits, n_lanes), depth=u.chi_words, init=[])
+        # attributes for proofs. add: updates; threshold: sums
         update_shape, sum_shape = u.update_max.bit_length() + 2, signed((u.chi_max + u.update_max).bit_length() + 1)
         self.updates = [Signal(update_shape, name=f"update{k}", reset_less=True) for k in range(n_lanes)]
         self.sums = [Signal(sum_shape, name=f"sum{k}", reset_less=True) for k in range(n_lanes)]
+        multiplicand_bits, address = u.multiplicand_max.bit_length(), range(u.chi_words)
         super().__init__({
-            "valid": In(1), "address": In(range(u.chi_words)), "multiplicand": In(u.multiplicand_max.bit_length()),
-            "line_negative": In(1), "codes": In(n_lanes * (u.outer_bits + 1)),
-            "threshold": In(1), "clear": In(1), "keep": In(1),
-            "load_en": In(1), "load_address": In(range(u.chi_words)), "load": In(n_lanes * u.chi_bits),
-            "word": Out(n_lanes * u.chi_bits), "due": Out(1), "counts": Out(data.ArrayLayout(u.count_bits, n_lanes)),
-            "negative": Out(n_lanes), "clips": Out(range(n_lanes + 1)),
+            "multiplicand": In(multiplicand_bits), "treble": In(multiplicand_bits + 2), "line_negative": In(1),
+            "codes": In(n_lanes * (u.outer_bits + 1)), "read_en": In(1), "read_address": In(address),
+            "threshold": In(1), "clear": In(1), "write_en": In(1), "write_address": In(address),
+            "load_en": In(1), "load": In(n_lanes * u.chi_bits), "word": Out(n_lanes * u.chi_bits),
+            "due": Out(1), "clips": Out(range(n_lanes + 1)), "counts": Out(n_lanes * u.count_bits), "negative": Out(n_lanes),
         })
 
     def elaborate(self, platform):
@@ -90,24 +86,19 @@ class Bank(wiring.Component):
         u, lanes, updates, sums = self.u, range(self.n_lanes), self.updates, self.sums
         m.submodules.memory = self.memory
         read, write = self.memory.read_port(), self.memory.write_port()
-
-        valid, multiplicand, treble, codes = self.valid_stages, self.held_multiplicand, self.held_treble, self.held_codes
-        m.d.sync += [
-            valid.eq(Cat(self.valid, valid)), self.read_address.eq(self.address), self.add_address.eq(self.read_address),
-            self.write_address.eq(self.add_address), multiplicand.eq(self.multiplicand),
-            treble.eq(self.multiplicand + (self.multiplicand << 1)), self.held_negative.eq(self.line_negative),
-            codes.eq(self.codes),
+        written = Signal(self.memory.shape)
+        m.d.comb += [
+            read.en.eq(self.read_en), read.addr.eq(self.read_address), self.word.eq(read.data),
+            write.en.eq(self.write_en), write.addr.eq(self.write_address),
+            write.data.eq(Mux(self.load_en, self.load, Mux(self.clear, 0, written))),
         ]
-        m.d.comb += [read.en.eq(valid[0]), read.addr.eq(self.read_address), self.word.eq(read.data)]
-
         # a lane: U beside the memory access | chi + U | quotient and remainder. What is used twice is a Signal: emitted once
         counts = [Signal(u.count_bits, name=f"count{k}") for k in lanes]
         clipped = [Signal(name=f"clipped{k}") for k in lanes]
-        results = [Signal(u.chi_bits, name=f"result{k}") for k in lanes]
         for k in lanes:
-            code, chi = codes.word_select(k, u.outer_bits + 1), read.data.word_select(k, u.chi_bits)
-            total = Cat(Const(1, 1), chi).as_signed() + updates[k].as_signed()
-            m.d.sync += [updates[k].eq(lane_update(u, multiplicand, treble, self.held_negative, code)),
+            code = self.codes.word_select(k, u.outer_bits + 1)
+            total = Cat(Const(1, 1), read.data[k]).as_signed() + updates[k].as_signed()
+            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.treble, self.line_negative, code)),
                          sums[k].eq(total[1:].as_signed())]
             negative, low, fraction = sums[k][-1], sums[k][:u.eps_log2], Signal(name=f"fraction{k}")
             quotient = sums[k][u.eps_log2:u.eps_log2 + u.count_bits]
@@ -116,21 +107,69 @@ class Bank(wiring.Component):
                 fraction.eq(negative & low.any()),       # below 0 and no multiple of eps: p = q + 1
                 counts[k].eq((quotient ^ negative.replicate(u.count_bits)) + (negative & ~fraction)),
                 clipped[k].eq(counts[k][u.chi_bits - 1 - u.eps_log2:].any()),
-                results[k].eq(Mux(self.threshold, Cat(low, fraction.replicate(u.chi_bits - u.eps_log2)),
+                written[k].eq(Mux(self.threshold, Cat(low, fraction.replicate(u.chi_bits - u.eps_log2)),
                                   Mux(clipped[k], limit, sums[k][:u.chi_bits]))),
             ]
+        m.d.comb += [self.due.eq(Cat(counts).any()), self.clips.eq(sum(clipped))]
+        m.d.sync += [self.counts.eq(Cat(counts)), self.negative.eq(Cat(one[-1] for one in sums))]
+        return m
 
+
+class Bank(wiring.Component):
+    """``n_lanes`` lanes in slices, with the registers that they share: the pipeline of the module's text.
+
+    Members as of ``Accumulator``; ``due``: a lane has pulses in stage "pulse"; ``clips``: lanes clipped, in the same stage.
+    """
+
+    def __init__(self, u: UnitParams, n_lanes: int):
+        self.u, self.n_lanes = u, n_lanes
+        per_slice = SLICE_BITS // u.chi_bits
+        self.slices = [Slice(u, min(per_slice, n_lanes - first)) for first in range(0, n_lanes, per_slice)]
+        # registers by stage; attributes for proofs. All stages: a word is there
+        self.valid_stages = Signal(3)
+        self.read_address, self.add_address, self.write_address = (
+            Signal(range(u.chi_words), reset_less=True, name=f"{stage}_address") for stage in ("read", "add", "write"))
+        self.held_multiplicand = Signal(u.multiplicand_max.bit_length(), reset_less=True)
+        self.held_treble = Signal(u.multiplicand_max.bit_length() + 2, reset_less=True)
+        self.held_negative, self.held_codes = Signal(reset_less=True), Signal(n_lanes * (u.outer_bits + 1), reset_less=True)
+        super().__init__({
+            "valid": In(1), "address": In(range(u.chi_words)), "multiplicand": In(u.multiplicand_max.bit_length()),
+            "line_negative": In(1), "codes": In(n_lanes * (u.outer_bits + 1)),
+            "threshold": In(1), "clear": In(1), "keep": In(1),
+            "load_en": In(1), "load_address": In(range(u.chi_words)), "load": In(n_lanes * u.chi_bits),
+            "word": Out(n_lanes * u.chi_bits), "due": Out(1), "counts": Out(n_lanes * u.count_bits),
+            "negative": Out(n_lanes), "clips": Out(range(n_lanes + 1)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        u, valid = self.u, self.valid_stages
+        m.d.sync += [
+            valid.eq(Cat(self.valid, valid)), self.read_address.eq(self.address), self.add_address.eq(self.read_address),
+            self.write_address.eq(self.add_address), self.held_multiplicand.eq(self.multiplicand),
+            self.held_treble.eq(self.multiplicand + (self.multiplicand << 1)), self.held_negative.eq(self.line_negative),
+            self.held_codes.eq(self.codes),
+        ]
+        write_en, write_address = Signal(), Signal.like(self.write_address)
+        m.d.comb += [write_en.eq((valid[2] & ~self.keep) | self.load_en),
+                     write_address.eq(Mux(self.load_en, self.load_address, self.write_address))]
+        first = 0
+        for index, one in enumerate(self.slices):
+            m.submodules[f"slice{index}"] = one
+            m.d.comb += [
+                one.multiplicand.eq(self.held_multiplicand), one.treble.eq(self.held_treble),
+                one.line_negative.eq(self.held_negative), one.codes.eq(self.held_codes[first * (u.outer_bits + 1):]),
+                one.read_en.eq(valid[0]), one.read_address.eq(self.read_address),
+                one.threshold.eq(self.threshold), one.clear.eq(self.clear), one.load_en.eq(self.load_en),
+                one.write_en.eq(write_en), one.write_address.eq(write_address), one.load.eq(self.load[first * u.chi_bits:]),
+            ]
+            first += one.n_lanes
+        m.d.comb += [self.word.eq(Cat(one.word for one in self.slices)), self.counts.eq(Cat(one.counts for one in self.slices)),
+                     self.negative.eq(Cat(one.negative for one in self.slices))]
         clipping = valid[2] & ~self.threshold & ~self.clear & ~self.keep
-        m.d.comb += [
-            write.en.eq((valid[2] & ~self.keep) | self.load_en),
-            write.addr.eq(Mux(self.load_en, self.load_address, self.write_address)),
-            write.data.eq(Mux(self.load_en, self.load, Mux(self.clear, 0, Cat(results)))),
-        ]
         m.d.sync += [
-            self.due.eq(valid[2] & self.threshold & ~self.keep & _tree(or_, counts).any()), Cat(*self.counts).eq(Cat(counts)),
-            self.negative.eq(Cat(one[-1] for one in sums)), self.clips.eq(Mux(clipping, _tree(add, clipped), 0)),
-        ]
-        m.d.sync += [
+            self.due.eq(valid[2] & self.threshold & ~self.keep & Cat(one.due for one in self.slices).any()),
+            self.clips.eq(Mux(clipping, _tree(add, [one.clips for one in self.slices]), 0)),
             Assert(~(valid[0] & valid[1] & (self.read_address == self.add_address)), "word read twice in a row"),
             Assert(~(valid[0] & valid[2] & (self.read_address == self.write_address)), "word read while it is written"),
             Assert(~(self.load_en & valid[2]), "host write beside a word in the pipeline"),
@@ -194,7 +233,7 @@ class Accumulator(wiring.Component):
         ]
         m.d.comb += [
             self.pulse_valid.eq(reduce(or_, (bank.due for bank in banks))),
-            Cat(*self.counts).eq(Cat(*(count for bank in banks for count in bank.counts))),
+            Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
             self.negative.eq(Cat(bank.negative for bank in banks)), self.saturations.eq(sum(bank.clips for bank in banks)),
         ]
         return m

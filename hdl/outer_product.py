@@ -42,10 +42,10 @@ def lane_update(u: UnitParams, multiplicand, treble, line_negative, code):
     """
     total = 0
     for low in range(0, u.outer_bits, 2):
-        digit = code[low:min(low + 2, u.outer_bits)]
-        chosen = Mux(digit[0], multiplicand, 0)
-        if len(digit) == 2:
-            chosen = Mux(digit[1], Mux(digit[0], treble, multiplicand << 1), chosen)
+        digit, chosen = code[low:min(low + 2, u.outer_bits)], 0
+        for value, multiple in ((1, multiplicand), (2, multiplicand << 1), (3, treble))[:(1 << len(digit)) - 1]:
+            # masks, not a Mux: a simulator would branch on the code of every lane, and guess wrong
+            chosen |= multiple & (digit == value).replicate(len(multiple))
         total = chosen if low == 0 else total + (chosen << low)
     kept = total[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
     negative = line_negative ^ code[-1]

@@ -123,9 +123,9 @@ class ConservationSpec(Elaboratable):
         u, bits = self.u, 16
         m.submodules.dut = dut = Accumulator(u)
         bank, = dut.banks
-        look = bank.memory.read_port(domain="comb")       # a second look at the memory
+        looks = [one.memory.read_port(domain="comb") for one in bank.slices]      # a second look at the memory
         address, lane = Signal(range(u.chi_words)), Signal(range(u.lanes))
-        m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), look.addr.eq(address)]
+        m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), *(look.addr.eq(address) for look in looks)]
         for port in (dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
             m.d.comb += port.eq(any_value(m, port.shape()))
         m.d.comb += [dut.threshold.eq(1), Assume(dut.multiplicand <= u.multiplicand_max)]
@@ -168,7 +168,7 @@ class ConservationSpec(Elaboratable):
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))
         total, pulses, steps = Signal(signed(bits)), Signal(signed(bits)), Signal(signed(bits))
         m.d.comb += [
-            stored.eq(look.data.word_select(lane, u.chi_bits).as_signed()),
+            stored.eq(Cat(look.data.as_value() for look in looks).word_select(lane, u.chi_bits).as_signed()),
             count.eq(Cat(dut.counts).word_select(lane, u.count_bits)),
             steps.eq(Mux(dut.negative.bit_select(lane, 1), -count, count)),
         ]
@@ -183,10 +183,11 @@ class ConservationSpec(Elaboratable):
 
         # the sum in flight is exact, so it did not overflow
         sums, in_flight = Signal(signed(bits)), Signal(u.update_max.bit_length() + 2)
+        registers = [pair for one in bank.slices for pair in zip(one.sums, one.updates, strict=True)]
         with m.Switch(lane):
-            for k in range(u.lanes):
+            for k, (lane_sum, lane_amount) in enumerate(registers):
                 with m.Case(k):
-                    m.d.comb += [sums.eq(bank.sums[k]), in_flight.eq(bank.updates[k])]
+                    m.d.comb += [sums.eq(lane_sum), in_flight.eq(lane_amount)]
         read = Signal(signed(u.chi_bits))
         m.d.comb += read.eq(dut.word.word_select(lane, u.chi_bits).as_signed())
         for valid, amount in zip((reading, adding, writing), amounts, strict=True):

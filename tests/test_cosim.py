@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cosim.backend import RtlBackend
+from cosim.backend import CONVERT_CYCLES_MIN, RtlBackend
 from cosim.waves import changes
 from model.driver import UnitError
 from model.isa import Opcode, Wait, encode
@@ -18,7 +18,7 @@ from model.program import Program, compile_network
 
 pytestmark = pytest.mark.cosim
 
-PARAMS = Params(unit=dataclasses.replace(SMALL.unit, lanes=7), tile=TileParams(init_us=(8.0, 1.5)))
+PARAMS = Params(unit=dataclasses.replace(SMALL.unit, lanes=7), tile=TileParams(init_us=(8.0, 1.5), convert_cycles=CONVERT_CYCLES_MIN))
 LAYERS = (18, 11, 5, 3)
 CYCLE = 2000
 """A clock cycle of the bench in the units of its waves [ps]."""
@@ -155,8 +155,8 @@ def test_a_missing_packet_is_noticed(rtl):
 
 
 def test_a_converter_too_fast_for_the_bench_is_refused():
-    with pytest.raises(ParamsError, match=r"tile.convert_cycles = 3: the bench answers .* after 4 cycles at the earliest"):
-        RtlBackend(Params(tile=TileParams(convert_cycles=3)), 1)
+    with pytest.raises(ParamsError, match=r"tile.convert_cycles = 1: the bench answers .* after 2 cycles at the earliest"):
+        RtlBackend(Params(tile=TileParams(convert_cycles=1)), 1)
 
 
 def test_waveform(tmp_path):
