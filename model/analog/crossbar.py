@@ -24,19 +24,18 @@ def forward(plane, weights, first, bound, out):
     No value of the plane is beyond +-``bound``, and bound x largest weight < 2^31: for a charge 100 uS / 2^-16 uS x 255, for a
     variance 2^14 x 255^2. So the lines are summed in 32 bits, as many as cannot overflow; a vector unit does twice as many.
     """
-    n = len(out)
-    columns = plane[:, first:first + n]
+    n, start = len(out), np.uint64(first)                # unsigned: such an index is vectorised, and a view is not needed
     peak = 1
     for w in weights:
         peak = max(peak, abs(w))
     block = INT32_MAX // (peak * bound)
     left = block
     partial = np.zeros(n, np.int32)
-    for i in range(columns.shape[0]):
+    for i in range(plane.shape[0]):
         w = np.int32(weights[i])
         if w:
             for j in range(n):
-                partial[j] = np.int32(partial[j] + np.int32(w * columns[i, j]))
+                partial[j] = np.int32(partial[j] + np.int32(w * plane[i, start + np.uint64(j)]))
             left -= 1
             if left == 0:
                 left = block
@@ -55,9 +54,9 @@ def transpose(plane, weights, first, out):
         low += 1
     while low < high and weights[high - 1] == 0:
         high -= 1
-    span, lines = weights[low:high], plane[first:first + len(out), low:high]
+    span, start = weights[low:high], np.uint64(low)
     for j in range(len(out)):
         total = np.int64(0)
         for i in range(len(span)):
-            total += np.int64(span[i]) * np.int64(lines[j, i])
+            total += np.int64(span[i]) * np.int64(plane[first + j, start + np.uint64(i)])
         out[j] += total
