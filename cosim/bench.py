@@ -4,8 +4,8 @@
     Python --reg_*----> RegisterMaster --AXI4-Lite--> unit --trace--> UpdateRecorder --updates, walked, lanes--> Python
     unit --drive--> PulseMeter --driven--> Python --codes--> ConverterPort --codes--> unit --pulses--> PulseRecorder --> Python
 
-``attention`` changes once for each thing Python must look at: a convert strobe, a recorder's ring filled by another half, the unit
-waiting for a packet, the program's end, a register access done. What happened is in ``status``, as counts that wrap: Python
+``attention`` changes once for each thing Python must look at: a convert strobe, a recorder's ring filled by another half, the
+unit waiting for a packet, the program's end, a register access done. What happened is in ``status``, as counts that wrap: Python
 remembers what it has seen. Nothing is handed back.
 
 ``bench_verilog`` adds the clocks: ``clk`` of period 2 ns and, in phase with it, the gated clocks of the wide units; with

@@ -39,12 +39,6 @@ EXPORT = ("-LDFLAGS", "-Wl,--export-dynamic-symbol=vpi_*")
 """For ``cosim.vpi``: cocotb's library pulls out only the functions it uses itself."""
 
 
-KEPT = """`verilator_config
-no_inline -module "*.slice*"
-"""
-"""Modules that keep functions of their own: 86 slices of 3 lanes run one piece of code, which the processor's caches hold."""
-
-
 class CosimError(AssertionError):
     """A build or a run failed; the message holds the end of its log."""
 
@@ -88,7 +82,7 @@ def build(
     ``constraints/lint.vlt`` always takes part. Raises CosimError with the end of the log.
     """
     use_verilator()
-    texts = {**sources, "kept.vlt": KEPT}
+    texts = dict(sources)
     if LINT.exists():
         texts["lint.vlt"] = LINT.read_text(encoding="utf-8")
     if public is not None:

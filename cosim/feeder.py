@@ -1,7 +1,7 @@
 """Feeders (bench only): a whole sample packet, a read's codes or a register access in one write from Python.
 
-``PacketFeeder``: ``go`` changes: the first ``n_beats`` words of the memory ``packet`` leave on the AXI4-Stream, one a cycle, ``last``
-marking the end of the packet with the last of them. ``ConverterPort``: the memory ``codes`` holds the codes of a read.
+``PacketFeeder``: ``go`` changes: the first ``n_beats`` words of the memory ``packet`` leave on the AXI4-Stream, one a cycle,
+``last`` marking the end of the packet with the last of them. ``ConverterPort``: the memory ``codes`` holds the codes of a read.
 ``RegisterMaster``: ``go`` changes: one AXI4-Lite write or read; ``done`` follows ``go``. The memories are written by their names;
 a clocked read port stands behind them, so that the simulator need not track them between clock edges.
 """
@@ -61,7 +61,8 @@ class PacketFeeder(wiring.Component):
 class ConverterPort(wiring.Component):
     """Returns the codes Python wrote, ``convert_cycles`` after the strobe, a word a cycle.
 
-    Members: ``convert, out_count``: from the tile port; ``o``: to it. Word k of ``codes``: codes k * vector_width .., CODE_BITS each.
+    Members: ``convert, out_count``: from the tile port; ``o``: to it. Word k of ``codes``: codes from k * vector_width on,
+    CODE_BITS each.
     """
 
     def __init__(self, u: UnitParams, convert_cycles: int):

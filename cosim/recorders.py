@@ -10,8 +10,18 @@ from amaranth.lib.wiring import In, Out
 from model.commands import UpdateOp
 from model.params import UnitParams
 
-__all__ = ["COUNT_BITS", "BEATS", "PULSES", "UPDATES", "OutputRecorder", "PulseRecorder", "UpdateRecorder", "lane_words",
-           "pulse_record", "walked_depth"]
+__all__ = [
+    "BEATS",
+    "COUNT_BITS",
+    "PULSES",
+    "UPDATES",
+    "OutputRecorder",
+    "PulseRecorder",
+    "UpdateRecorder",
+    "lane_words",
+    "pulse_record",
+    "walked_depth",
+]
 
 COUNT_BITS = 16
 """Width of the counts; they wrap."""

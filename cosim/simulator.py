@@ -5,6 +5,7 @@ per image and read, never per cycle. Physics and state are ``model.analog``'s. C
 ``cosim.backend``; while it waits for one, simulated time stands still.
 """
 import os
+import struct
 import traceback
 from multiprocessing.connection import Client
 
@@ -30,21 +31,26 @@ PATIENCE = 20_000
 """How long a unit may wait for a packet after the last one has left the feeder [ns of simulation, two a cycle]."""
 _COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATES, "n_beats": BEATS}
 """Counts of ``status`` and the depths of their rings; 0: no ring."""
+_WORDS = [name for name, field in STATUS if field.width == COUNT_BITS]
+_LEVELS = {name: field.offset % COUNT_BITS for name, field in STATUS if field.width == 1}
+_unpack_status = struct.Struct(f"<{STATUS.size // COUNT_BITS}H").unpack
 
 
 @njit(cache=True)
-def _line_codes(words, n_lines, line_bits, codes):
-    """Signed codes from the bit planes of the pulse meter: words uint32, plane b at bit b * n_lines, then the polarities."""
+def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, transpose, half, select, steps, first, count,
+                codes):
+    """``analog.read_one`` with the line codes that were really driven.
+
+    driven: uint32 words from the pulse meter, bit b of every line's count at b * n_lines + line, then the polarities.
+    """
     for line in range(n_lines):
-        value = 0
-        for bit in range(line_bits + 1):
+        value = np.int32(0)
+        for bit in range(line_bits):
             place = bit * n_lines + line
-            one = words[place >> 5] >> np.uint32(place & 31) & np.uint32(1)
-            if bit < line_bits:
-                value |= np.int32(one) << bit
-            elif one:
-                value = -value
-        codes[line] = value
+            value |= np.int32(driven[place >> 5] >> np.uint32(place & 31) & np.uint32(1)) << bit
+        place = line_bits * n_lines + line
+        lines[line] = -value if driven[place >> 5] >> np.uint32(place & 31) & np.uint32(1) else value
+    analog.read_one(tc, tiles, generator, tile, lines, transpose, half, select, steps, first, count, codes)
 
 
 class Unit:
@@ -54,10 +60,8 @@ class Unit:
         self.dut, self.params, self.u = dut, params, params.unit
         self.side = AnalogSide(params, seed, follow_all)
         self.map = register_map(params.unit)
-        self.status_words = {name: field.offset // COUNT_BITS for name, field in STATUS if field.width == COUNT_BITS}
-        self.level_bits = {name: field.offset % COUNT_BITS for name, field in STATUS if field.width < COUNT_BITS}
-        self.levels_word = STATUS["feeder_busy"].offset // COUNT_BITS
-        self.pulse_fields = {name: slice(field.offset // 8, (field.offset + field.width) // 8) for name, field in pulse_record(self.u)}
+        self.pulse_fields = {name: slice(field.offset // 8, (field.offset + field.width) // 8)
+                             for name, field in pulse_record(self.u)}
         self.widths = {int(Kind.SET): self.u.set_cycles, int(Kind.RESET): self.u.reset_cycles}
         self.line_codes, self.codes = np.zeros(self.u.n_lines, np.int32), np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
@@ -170,29 +174,29 @@ class Unit:
         attention = ValueChange(self.dut.attention)
         if not self.starved:
             await attention
-        elif await First(attention, patience := Timer(PATIENCE, "ns")) is patience and self._level(self._status(), "starving"):
+        elif await First(attention, patience := Timer(PATIENCE, "ns")) is patience and self._status()["starving"]:
             raise RuntimeError("the unit waits for a packet, but there is none left")
         self._look()
 
     def _status(self):
-        return self.status.get().copy().view(np.uint16)
-
-    def _level(self, status, name):
-        return int(status[self.levels_word]) >> self.level_bits[name] & 1
+        """Words of ``status`` by name, and its levels."""
+        words = _unpack_status(self.status.get().tobytes())
+        status = dict(zip(_WORDS, words, strict=False))
+        status.update((name, words[-1] >> bit & 1) for name, bit in _LEVELS.items())
+        return status
 
     def _new(self, status, name):
         """How much a count has grown since the last look; raises RuntimeError when its ring was overrun."""
-        count = int(status[self.status_words[name]])
-        grown = (count - self.seen[name]) % (1 << COUNT_BITS)
+        grown = (status[name] - self.seen[name]) % (1 << COUNT_BITS)
         if _COUNTS[name] and grown > _COUNTS[name]:
             raise RuntimeError(f"the recorder of {name} was overrun")
-        self.seen[name] = count
+        self.seen[name] = status[name]
         return grown
 
     def _look(self):
         """Take everything that is new: pulses before the read that they precede."""
         status = self._status()
-        if self._level(status, "glitch"):
+        if status["glitch"]:
             raise RuntimeError("pulse glitch on the tile port")
         first = self.seen["n_pulses"]
         if n_pulses := self._new(status, "n_pulses"):
@@ -206,11 +210,11 @@ class Unit:
             self._updates(status)
         if converts:
             self._read(status)
-        if self.queue and not self._level(status, "feeder_busy") and self._level(status, "feeder_seen") == self.packet_go:
+        if self.queue and not status["feeder_busy"] and status["feeder_seen"] == self.packet_go:
             self._feed()
-        self.starved = bool(self._level(status, "starving") and not self.queue)
+        self.starved = bool(status["starving"] and not self.queue)
         self.done |= bool(done)
-        self.register_done = self._level(status, "register_seen") == self.reg_go
+        self.register_done = status["register_seen"] == self.reg_go
 
     def _pulse(self, record):
         """Hand one recorded pulse to its tile."""
@@ -234,7 +238,7 @@ class Unit:
         if not count:
             return
         start = self.walked_seen
-        self.walked_seen = int(status[self.status_words["n_walked"]])
+        self.walked_seen = status["n_walked"]
         n_walked = (self.walked_seen - start) % (1 << COUNT_BITS)
         if n_walked > walked_depth(self.u):
             raise RuntimeError("the recorder of n_walked was overrun")
@@ -262,12 +266,10 @@ class Unit:
 
     def _read(self, status):
         """Convert strobe: what the lines really carried goes through the crossbar, the codes go to the converter port."""
-        u, side = self.u, self.side
-        tile, transpose, half, select, first, count, steps = (int(status[self.status_words[name]]) for name in (
-            "tile", "transpose", "half", "range", "out_first", "out_count", "steps"))
-        _line_codes(self.driven.get(), u.n_lines, u.line_bits, self.line_codes)
-        analog.read_one(side.constants, side.tiles, self.generators[tile], tile, self.line_codes, transpose, half, select, steps,
-                        first, count, self.codes)
+        u, side, tile, count = self.u, self.side, status["tile"], status["out_count"]
+        _serve_read(self.driven.get(), u.n_lines, u.line_bits, self.line_codes, side.constants, side.tiles, self.generators[tile],
+                    tile, status["transpose"], status["half"], status["range"], status["steps"], status["out_first"], count,
+                    self.codes)
         words = -(-count // u.vector_width)
         codes = self.codes[:words * u.vector_width].astype(f"<i{CODE_BITS // 8}")
         self.memory["codes"].put(codes.view(np.uint8).reshape(words, -1))

@@ -72,9 +72,9 @@ class Slice(wiring.Component):
         update_shape, sum_shape = u.update_max.bit_length() + 2, signed((u.chi_max + u.update_max).bit_length() + 1)
         self.updates = [Signal(update_shape, name=f"update{k}", reset_less=True) for k in range(n_lanes)]
         self.sums = [Signal(sum_shape, name=f"sum{k}", reset_less=True) for k in range(n_lanes)]
-        multiplicand_bits, address = u.multiplicand_max.bit_length(), range(u.chi_words)
+        address = range(u.chi_words)
         super().__init__({
-            "multiplicand": In(multiplicand_bits), "treble": In(multiplicand_bits + 2), "line_negative": In(1),
+            "multiplicand": In(u.multiplicand_max.bit_length()), "line_negative": In(1),
             "codes": In(n_lanes * (u.outer_bits + 1)), "read_en": In(1), "read_address": In(address),
             "threshold": In(1), "clear": In(1), "write_en": In(1), "write_address": In(address),
             "load_en": In(1), "load": In(n_lanes * u.chi_bits), "word": Out(n_lanes * u.chi_bits),
@@ -98,7 +98,7 @@ class Slice(wiring.Component):
         for k in lanes:
             code = self.codes.word_select(k, u.outer_bits + 1)
             total = Cat(Const(1, 1), read.data[k]).as_signed() + updates[k].as_signed()
-            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.treble, self.line_negative, code)),
+            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.line_negative, code)),
                          sums[k].eq(total[1:].as_signed())]
             negative, low, fraction = sums[k][-1], sums[k][:u.eps_log2], Signal(name=f"fraction{k}")
             quotient = sums[k][u.eps_log2:u.eps_log2 + u.count_bits]
@@ -130,7 +130,6 @@ class Bank(wiring.Component):
         self.read_address, self.add_address, self.write_address = (
             Signal(range(u.chi_words), reset_less=True, name=f"{stage}_address") for stage in ("read", "add", "write"))
         self.held_multiplicand = Signal(u.multiplicand_max.bit_length(), reset_less=True)
-        self.held_treble = Signal(u.multiplicand_max.bit_length() + 2, reset_less=True)
         self.held_negative, self.held_codes = Signal(reset_less=True), Signal(n_lanes * (u.outer_bits + 1), reset_less=True)
         super().__init__({
             "valid": In(1), "address": In(range(u.chi_words)), "multiplicand": In(u.multiplicand_max.bit_length()),
@@ -147,8 +146,7 @@ class Bank(wiring.Component):
         m.d.sync += [
             valid.eq(Cat(self.valid, valid)), self.read_address.eq(self.address), self.add_address.eq(self.read_address),
             self.write_address.eq(self.add_address), self.held_multiplicand.eq(self.multiplicand),
-            self.held_treble.eq(self.multiplicand + (self.multiplicand << 1)), self.held_negative.eq(self.line_negative),
-            self.held_codes.eq(self.codes),
+            self.held_negative.eq(self.line_negative), self.held_codes.eq(self.codes),
         ]
         write_en, write_address = Signal(), Signal.like(self.write_address)
         m.d.comb += [write_en.eq((valid[2] & ~self.keep) | self.load_en),
@@ -157,8 +155,8 @@ class Bank(wiring.Component):
         for index, one in enumerate(self.slices):
             m.submodules[f"slice{index}"] = one
             m.d.comb += [
-                one.multiplicand.eq(self.held_multiplicand), one.treble.eq(self.held_treble),
-                one.line_negative.eq(self.held_negative), one.codes.eq(self.held_codes[first * (u.outer_bits + 1):]),
+                one.multiplicand.eq(self.held_multiplicand), one.line_negative.eq(self.held_negative),
+                one.codes.eq(self.held_codes[first * (u.outer_bits + 1):]),
                 one.read_en.eq(valid[0]), one.read_address.eq(self.read_address),
                 one.threshold.eq(self.threshold), one.clear.eq(self.clear), one.load_en.eq(self.load_en),
                 one.write_en.eq(write_en), one.write_address.eq(write_address), one.load.eq(self.load[first * u.chi_bits:]),
@@ -194,7 +192,9 @@ class Accumulator(wiring.Component):
     pulse_valid : Out(1)
         A due word is in stage "pulse", for one cycle; ``counts``, ``negative``: its pulses.
     saturations : Out
-        Elements clipped, in stage "pulse"; ``saturations_stb``: a word that may be clipped is there, clock this cycle.
+        Elements clipped, in stage "pulse".
+    active : Out(1)
+        Must be clocked in this cycle.
     """
 
     def __init__(self, u: UnitParams):
@@ -211,7 +211,7 @@ class Accumulator(wiring.Component):
             "read_valid": Out(1), "sum_valid": Out(1), "write_valid": Out(1),
             "word_bank": In(range(max(2, n_banks))), "word": Out(u.vector_width * u.chi_bits),
             "pulse_valid": Out(1), "counts": Out(data.ArrayLayout(u.count_bits, u.lanes)), "negative": Out(u.lanes),
-            "saturations": Out(range(u.lanes + 1)), "saturations_stb": Out(1),
+            "saturations": Out(range(u.lanes + 1)), "active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -227,11 +227,13 @@ class Accumulator(wiring.Component):
             ]
             with m.If(self.word_bank == index):
                 m.d.comb += self.word.eq(bank.word)
+        leaving = Signal()                               # a word is in stage "pulse"
         m.d.sync += [
             self.read_valid.eq(self.valid), self.sum_valid.eq(self.read_valid), self.write_valid.eq(self.sum_valid),
-            self.saturations_stb.eq(self.write_valid & ~self.threshold & ~self.clear & ~self.keep),
+            leaving.eq(self.write_valid),
         ]
         m.d.comb += [
+            self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving),
             self.pulse_valid.eq(reduce(or_, (bank.due for bank in banks))),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
             self.negative.eq(Cat(bank.negative for bank in banks)), self.saturations.eq(sum(bank.clips for bank in banks)),

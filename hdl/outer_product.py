@@ -16,10 +16,9 @@ leave T's width, T is 0 or clipped, as the equation says. ``clips`` counts lines
 The shifter: with T_bits = bits(multiplicand_max), r = clamp(T_bits - outer_bits - s, 0, T_bits + P_bits + 1) and the product P,
 y = (P << T_bits + 1) >> r holds T before rounding and, in bit 0, its rounding bit; T is clipped when y > 2 multiplicand_max.
 
-Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip. A lane adds the
-multiples 0, T, 2T, 3T that its code's base-4 digits choose (``lane_update``): no multiplier per lane. It does not round: of the
-bits below the LSB the highest, h, is kept, and rounding and sign are one carry into chi + U:
-with m the bits above, chi +- (m + h) = chi + (m ^ n) + (h ^ n), n the sign.
+Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip. A lane multiplies T by its
+narrow code (``lane_update``). It does not round: of the bits below the LSB the highest, h, is kept, and rounding and sign are one
+carry into chi + U: with m the bits above, chi +- (m + h) = chi + (m ^ n) + (h ^ n), n the sign.
 
 Source: design choice. Nandakumar et al. 2020 give the outer product, not its number format [papers.md B5].
 """
@@ -35,19 +34,12 @@ LATENCY = 3
 """Stages from ``code`` to ``multiplicand`` [cycles]."""
 
 
-def lane_update(u: UnitParams, multiplicand, treble, line_negative, code):
+def lane_update(u: UnitParams, multiplicand, line_negative, code):
     """U of one lane as ``Cat(h ^ n, m ^ n, n)``, see the module: ``(Cat(1, chi) + it) >> 1`` is chi + U.
 
     ``code`` is the lane's code, magnitude below sign; the result is unsigned, U_bits + 2 wide, and to be read as signed.
     """
-    total = 0
-    for low in range(0, u.outer_bits, 2):
-        digit, chosen = code[low:min(low + 2, u.outer_bits)], 0
-        for value, multiple in ((1, multiplicand), (2, multiplicand << 1), (3, treble))[:(1 << len(digit)) - 1]:
-            # masks, not a Mux: a simulator would branch on the code of every lane, and guess wrong
-            chosen |= multiple & (digit == value).replicate(len(multiple))
-        total = chosen if low == 0 else total + (chosen << low)
-    kept = total[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
+    kept = (multiplicand * code[:-1])[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
     negative = line_negative ^ code[-1]
     return Cat(kept ^ negative.replicate(len(kept)), negative)
 

@@ -29,8 +29,8 @@ from model.params import UnitParams
 
 __all__ = ["DOMAINS", "Top"]
 
-DOMAINS = ("vector_unit", "update_unit", "pulse_gen", "line_driver")
-"""Units with clocks of their own when ``gated``: the wide ones."""
+DOMAINS = ("registers", "host_stream", "refresh", "vector_unit", "update_unit", "accumulator", "pulse_gen", "line_driver")
+"""Units with clocks of their own when ``gated``: the wide ones, and those that are seldom needed."""
 
 
 class Top(wiring.Component):
@@ -48,7 +48,8 @@ class Top(wiring.Component):
 
     def __init__(self, u: UnitParams, gated: bool = False):
         self.u, self.gated = u, gated
-        self.registers, self.host_stream, self.update_unit = Registers(u), HostStream(u), UpdateUnit(u)
+        self.registers, self.host_stream = Registers(u), HostStream(u)
+        self.update_unit = UpdateUnit(u, "accumulator" if gated else "sync")
         host = {name: member for block in (self.registers, self.host_stream)
                 for name, member in block.signature.members.items() if name.startswith(("s_axi", "m_axi"))}
         gates = {name: port for unit in DOMAINS for name, port in ((f"{unit}_clk", In(1)), (f"{unit}_active", Out(1)))}
@@ -64,11 +65,15 @@ class Top(wiring.Component):
         registers, host, update = self.registers, self.host_stream, self.update_unit
         sequencer, memory, vector, read = Sequencer(u), VectorMemory(u), VectorUnit(u), ReadUnit(u)
         lines, pulses, refresh = LineDriver(u), PulseGen(u), Refresh(u)
-        for name, block in (("registers", registers), ("host_stream", host), ("sequencer", sequencer), ("vector_memory", memory),
-                            ("read_unit", read), ("refresh", refresh)):
-            m.submodules[name] = block
-        for name, block in zip(DOMAINS, (vector, update, pulses, lines), strict=True):
-            m.submodules[name] = self._own_clock(m, name, block) if self.gated else block
+        blocks = {"sequencer": sequencer, "vector_memory": memory, "read_unit": read, "registers": registers, "host_stream": host,
+                  "refresh": refresh, "vector_unit": vector, "update_unit": update, "pulse_gen": pulses, "line_driver": lines}
+        for name, block in blocks.items():
+            m.submodules[name] = DomainRenamer({"sync": name})(block) if self.gated and name in DOMAINS else block
+        if self.gated:
+            active = {**{name: blocks[name].active for name in DOMAINS if name in blocks},
+                      "accumulator": update.accumulator_active}
+            for name in DOMAINS:
+                self._own_clock(m, name, active[name])
 
         self._host(m, registers, host, sequencer)
         self._vector_side(m, sequencer, host, memory, vector, read, update)
@@ -84,13 +89,11 @@ class Top(wiring.Component):
         ]
         return m
 
-    def _own_clock(self, m, name, block):
-        """Put ``block`` into a clock domain driven by a port; it is reset with ``clk``."""
-        domain = ClockDomain(name)
-        m.domains += domain
+    def _own_clock(self, m, name, active):
+        """Make the clock domain ``name``, driven by a port; it is reset with ``clk``."""
+        m.domains += (domain := ClockDomain(name))
         m.d.comb += [domain.clk.eq(getattr(self, f"{name}_clk")), domain.rst.eq(ResetSignal("sync")),
-                     getattr(self, f"{name}_active").eq(block.active | ResetSignal("sync"))]
-        return DomainRenamer({"sync": name})(block)
+                     getattr(self, f"{name}_active").eq(active | ResetSignal("sync"))]
 
     def _host(self, m, registers, host, sequencer):
         for block in (registers, host):

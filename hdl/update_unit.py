@@ -26,8 +26,10 @@ i : In(stream.Signature(UpdateCommand(u)))
 vector, exponents : vector memory port "update"; E registers, sampled when the command is accepted.
 o_pulse, pulse_busy : to and from the pulse generator.
 o_dump, i_load : streams of words, see above.
-active : Out(1)
-    Must be clocked in this cycle. ``host_stall``: nothing but the host is waited for (cycles not counted as unit time).
+active, accumulator_active : Out(1)
+    The unit, and in it the accumulator, must be clocked in this cycle.
+host_stall : Out(1)
+    Nothing but the host is waited for (cycles not counted as unit time).
 events : Out(StructLayout)
     As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command.
 trace_* : for recorders; strobes are high for one cycle:
@@ -45,7 +47,7 @@ Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
 
-from amaranth import Assert, Module, Mux, Signal, signed
+from amaranth import Assert, DomainRenamer, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -70,8 +72,8 @@ IN_FLIGHT = accumulator.LATENCY + 2
 class UpdateUnit(wiring.Component):
     """See the module's data sheet."""
 
-    def __init__(self, u: UnitParams):
-        self.u = u
+    def __init__(self, u: UnitParams, accumulator_domain: str = "sync"):
+        self.u, self.accumulator_domain = u, accumulator_domain
         self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
         self.accumulator = Accumulator(u)
         # pulse commands: line and group go with the counts; attributes for proofs
@@ -83,7 +85,7 @@ class UpdateUnit(wiring.Component):
             "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
             "o_pulse": Out(stream.Signature(PulseCommand(u))), "pulse_busy": In(1),
             "o_dump": Out(WordStream(u)), "i_load": In(WordStream(u)),
-            "active": Out(1), "host_stall": Out(1),
+            "active": Out(1), "accumulator_active": Out(1), "host_stall": Out(1),
             "events": Out(data.StructLayout({
                 "phase_lanes": 1, "phase_update": 1, "phase_program": 1, "phase_chi": 1, "chi_rmw": 1, "chi_words": 1,
                 "lines_walked": 1, "lines_skipped": 13, "update_clips": 1, "chi_saturations": range(u.lanes + 1)})),
@@ -99,16 +101,17 @@ class UpdateUnit(wiring.Component):
         m.submodules.operands = operands = self.operands
         m.submodules.walker = walker = self.walker
         m.submodules.outer_product = outer = self.outer_product
-        m.submodules.accumulator = chi = self.accumulator
+        chi = self.accumulator
+        m.submodules.accumulator = DomainRenamer({"sync": self.accumulator_domain})(chi)
 
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
-        busy, accept = Signal(), Signal()
+        busy, accept, parked = Signal(), Signal(), Signal()
         is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
             self.i.ready.eq(~busy), accept.eq(self.i.valid & ~busy),
-            self.active.eq(self.i.valid | busy | chi.saturations_stb),
+            self.active.eq((self.i.valid & ~busy) | (busy & ~parked) | chi.active), self.accumulator_active.eq(chi.active),
         ]
         with m.If(accept):
             m.d.sync += [
@@ -184,7 +187,9 @@ class UpdateUnit(wiring.Component):
             pulse.first.eq(command.lane_first + taken.where.group * u.lanes),
             pulse.dirty.eq(command.chi_base + taken.where.line), pulse.counts.eq(taken.counts), pulse.negative.eq(taken.negative),
         ]
-        m.d.sync += [self.hold.eq(pulses.level > PULSE_DEPTH - IN_FLIGHT),
+        crowded = Signal()
+        m.d.comb += crowded.eq(pulses.level > PULSE_DEPTH - IN_FLIGHT)
+        m.d.sync += [self.hold.eq(crowded),
                      Assert(~chi.pulse_valid | pulses.w_rdy, "a pulse command is lost")]
 
         # what is left to do
@@ -193,6 +198,9 @@ class UpdateUnit(wiring.Component):
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
             empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
             pulsed.eq(~chi.pulse_valid & (pulses.level == 0) & ~self.pulse_busy),
+            # nothing moves before the generator does: the queue is empty and it is busy, or it does not take the queue's first
+            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & (self.hold == crowded)
+                      & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
         with m.If(busy & empty & pulsed & ~self.o_dump.valid):
             m.d.sync += busy.eq(0)

@@ -1,7 +1,7 @@
 """Verilog text of a component, as other tools take it: the same bytes on every machine, without source paths.
 
-Amaranth writes a module for every instance and a line for every word of a memory. Equal modules become one here, under the name of
-the first, and zeros become a loop, so that the text shows what repeats, and tools that keep modules apart need compile it once.
+Amaranth writes a module for every instance and a line for every word of a memory. Equal modules become one here, under the name
+of the first, and zeros become a loop, so that the text shows what repeats.
 """
 import re
 import warnings

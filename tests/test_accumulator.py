@@ -163,8 +163,7 @@ class ConservationSpec(Elaboratable):
         m.d.comb += held.eq(bank.held_codes.word_select(lane, code_bits))
         held_magnitude = (bank.held_multiplicand * held[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
         with m.If(reading):
-            m.d.comb += [Assert(bank.held_treble == 3 * bank.held_multiplicand),
-                         Assert(amounts[0] == Mux(held[-1] ^ bank.held_negative, -held_magnitude, held_magnitude))]
+            m.d.comb += [Assert(amounts[0] == Mux(held[-1] ^ bank.held_negative, -held_magnitude, held_magnitude))]
 
         # ledger of the watched weight
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))

@@ -18,7 +18,8 @@ from model.program import Program, compile_network
 
 pytestmark = pytest.mark.cosim
 
-PARAMS = Params(unit=dataclasses.replace(SMALL.unit, lanes=7), tile=TileParams(init_us=(8.0, 1.5), convert_cycles=CONVERT_CYCLES_MIN))
+PARAMS = Params(unit=dataclasses.replace(SMALL.unit, lanes=7),
+                tile=TileParams(init_us=(8.0, 1.5), convert_cycles=CONVERT_CYCLES_MIN))
 LAYERS = (18, 11, 5, 3)
 CYCLE = 2000
 """A clock cycle of the bench in the units of its waves [ps]."""

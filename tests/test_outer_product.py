@@ -89,12 +89,9 @@ def test_rtl_line(u):
 def test_rtl_lane(u):
     m = Module()
     t_bits = u.multiplicand_max.bit_length()
-    t, treble, negative, code = Signal(t_bits), Signal(t_bits + 2), Signal(), Signal(u.outer_bits + 1)
+    t, negative, code = Signal(t_bits), Signal(), Signal(u.outer_bits + 1)
     chi, total = Signal(signed(u.chi_bits)), Signal(signed(u.update_max.bit_length() + u.chi_bits + 2))
-    m.d.comb += [
-        treble.eq(3 * t),
-        total.eq((((chi << 1) | 1) + lane_update(u, t, treble, negative, code).as_signed()) >> 1),
-    ]
+    m.d.comb += total.eq((((chi << 1) | 1) + lane_update(u, t, negative, code).as_signed()) >> 1)
     source = random.Random(2)
 
     async def bench(ctx):
