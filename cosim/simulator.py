@@ -5,6 +5,7 @@ per image and read, never per cycle. Physics and state are ``model.analog``'s. C
 ``cosim.backend``; while it waits for one, simulated time stands still.
 """
 import os
+import resource
 import traceback
 from multiprocessing.connection import Client
 
@@ -56,6 +57,7 @@ class Unit:
         self.widths = {int(Kind.SET): self.u.set_cycles, int(Kind.RESET): self.u.reset_cycles}
         self.codes = np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
+        self.programmed = set()
         self.generators, self.taken, self.taken_updates = self.side.generators.read, 0, 0
         self.reg_go, self.packet_go = 0, 0
         self.queue, self.beats = [], []
@@ -137,6 +139,26 @@ class Unit:
         """Compare the ledger with chi."""
         return self.side.ledger.check(lambda matrix: chi[matrix])
 
+    async def get_programmed(self):
+        """Lines (tile, walk, line) that thresholds have pulsed since ``set_programmed``."""
+        return self.programmed
+
+    async def set_programmed(self, lines):
+        """Start anew from ``lines``: none, or those of a checkpoint."""
+        self.programmed = lines
+
+    async def side_state(self):
+        """State of the analogue side."""
+        return self.side.state()
+
+    async def restore_side(self, state):
+        """Go back to a state."""
+        self.side.restore(state)
+
+    async def memory(self):
+        """Peak resident memory [MiB]."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
     async def inject(self, fault):
         """Arrange a fault, see ``cosim.backend``."""
         assert fault == "lose_pulse"
@@ -205,6 +227,7 @@ class Unit:
             if self.lose_pulse:
                 self.lose_pulse = False
                 return
+            self.programmed.add((tile, walk, line))
             count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
         analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind,
                            side.tick)

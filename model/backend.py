@@ -70,6 +70,18 @@ class Backend(Protocol[P_contra]):
         """Every counter since the start, by the names of ``model/events.py``."""
         ...
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything a run has changed, as integer arrays by name: equal on all backends, but for the counter ``host_wait``."""
+        ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """In place of ``execute("clear")``: go back to a ``state``, whichever backend it is of."""
+        ...
+
+    def memory(self) -> dict[str, int]:
+        """Peak resident memory so far, by process [MiB]."""
+        ...
+
     def digest(self) -> str:
         """Return the sha256, in hexadecimal, over conductances, chi, pulse totals and generator states."""
         ...
