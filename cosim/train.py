@@ -186,7 +186,7 @@ def _run(options: Options, experiment: Experiment, data: datasets.Dataset, open_
     directory.write_json("params.json", {"experiment": experiment.as_dict(), "backend": options.backend})
     begun = f"{data.name} from {data.source}, layers {experiment.layers_text}, seed {experiment.seed}, backend {options.backend}"
     if checkpoints.found:
-        directory.resume_log(checkpoints.found.arrays["log"].tobytes())
+        directory.resume_log(checkpoints.found.log)
         begun += f", resumed after {checkpoints.found.meta['images']} of {checkpoints.found.meta['total']} images"
     console.print(begun, highlight=False, markup=False, soft_wrap=True)
     with Display(console) as display:

@@ -10,7 +10,7 @@ array               content
 ==================  =======================================================================================================
 meta                JSON: identity (what must be equal to go on, see ``identity_of``), images, total, backend, and trainer:
                     position in the run, counters and wall time of training so far
-log                 log.jsonl so far
+log                 log.jsonl so far, zlib
 hits                the last answers right or wrong, for the running accuracy
 chi.<k>, dirty, counters, training_cycles
                     the unit: see ``Driver.state``
@@ -28,6 +28,7 @@ import json
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ class Checkpoint:
     meta: dict
     """``identity``, ``images``, ``total``, ``backend``, ``trainer``."""
     arrays: dict[str, np.ndarray]
+
+    @property
+    def log(self) -> bytes:
+        """log.jsonl so far."""
+        return zlib.decompress(self.arrays["log"].tobytes())
 
 
 def identity_of(experiment: Experiment, data: Dataset) -> dict:
@@ -178,7 +184,8 @@ class Checkpoints:
         path = self.folder / f"images-{images:09d}.ckpt"
         self.last = images
         try:
-            write(path, Checkpoint(meta, {**arrays, "log": np.frombuffer(self.log.read_bytes(), np.uint8)}))
+            log = np.frombuffer(zlib.compress(self.log.read_bytes(), 1), np.uint8)
+            write(path, Checkpoint(meta, {**arrays, "log": log}))
         except OSError as error:
             self.say(f"{path}: the checkpoint cannot be written ({error.strerror}); the run goes on")
             return
