@@ -71,7 +71,7 @@ def identity_of(experiment: Experiment, data: Dataset) -> dict:
     """What a resumed run must have in common with the one begun, as plain JSON values by name."""
     sha = hashlib.sha256()
     for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
-        sha.update(np.ascontiguousarray(array))
+        sha.update(array.tobytes())
     try:
         version = importlib.metadata.version("crosstrain")
     except importlib.metadata.PackageNotFoundError:
