@@ -153,13 +153,17 @@ class Checkpoints:
         """Ctrl-C or SIGTERM has come: the trainer writes a checkpoint and ends."""
         self.kept: list[Path] = []
         self.last = 0
-        self.lock = None
+        self.lock: int | None = None
         try:
             if resume:
                 self._resume([self.folder, *map(_folder, others)])
             else:
                 self._begin()
+        except InputError:
+            self._unlock()
+            raise
         except OSError as error:
+            self._unlock()
             raise InputError(f"{self.folder}: the checkpoints cannot be used ({error.strerror})") from None
 
     def __enter__(self) -> "Checkpoints":
@@ -171,8 +175,7 @@ class Checkpoints:
             partial.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
-        if self.lock is not None:
-            os.close(self.lock)
+        self._unlock()
 
     def due(self, images: int) -> bool:
         """Is it time for one, ``images`` having been trained?"""
@@ -264,6 +267,11 @@ class Checkpoints:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another run is using it; wait for its end, or choose another OUT") from None
+
+    def _unlock(self):
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
 
 def _folder(out: Path) -> Path:

@@ -360,3 +360,41 @@ def test_the_runs_above_stop_with_some_lines_programmed(tmp_path, short_calls):
     assert not scanned.any()
     assert 0 < late.sum() < lines
     assert any(d.words_per_line > 1 for d in matrices)
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_stays_flat(tmp_path):
+    """Peak resident memory after every epoch, in a process of its own: 18,000 images, 180 log records, 15 checkpoints."""
+    subprocess.run([sys.executable, "-m", "cosim.train", *REAL, "--epochs", "12", "--checkpoint", "1200", "--out",
+                    str(tmp_path / "run")], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    peaks = [record["memory"]["trainer"] for record in log if record["event"] == "epoch"]
+    assert len(peaks) == 12
+    assert peaks[-1] - peaks[2] <= 2, f"peak resident memory [MiB] by epoch: {peaks}"
+
+
+@pytest.mark.cosim
+def test_memory_of_the_simulator_stays_flat():
+    backend = open_small("rtl")
+    try:
+        program = compile_experiment(SMALL_RUN, 0.4)
+        backend.configure(program)
+        backend.execute("clear")
+        packets = program.packets("train", *data(50))
+        peaks = []
+        for _ in range(8):
+            backend.run("train", packets)
+            backend.execute("scan")
+            backend.state()
+            peaks.append(backend.memory()["simulator"])
+    finally:
+        backend.close()
+    assert peaks[-1] - peaks[1] <= 2, f"peak resident memory [MiB] by 50 images: {peaks}"
+
+
+def test_a_run_that_is_refused_lets_go_of_the_directory(tmp_path, capsys):
+    stopped(tmp_path, capsys)
+    assert quick(tmp_path / "run", "--resume", "--seed", 2) == 2
+    assert quick(tmp_path / "run", "--resume") == 0
