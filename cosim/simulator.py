@@ -224,10 +224,10 @@ class Unit:
         tile, walk, line, first = field("tile"), field("walk"), field("line"), field("first")
         pos, neg = (np.ascontiguousarray(bits[self.pulse_fields.ranges[name]]) for name in ("pos", "neg"))
         if kind == Kind.SET and not field("refresh"):
+            self.programmed.add((tile, walk, line))
             if self.lose_pulse:
                 self.lose_pulse = False
                 return
-            self.programmed.add((tile, walk, line))
             count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
         analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind,
                            side.tick)

@@ -170,9 +170,9 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
                       every=options.checkpoint, resume=options.resume, others=others, say=say) as checkpoints):
         try:
             result = _run(options, experiment, data, open_backend, compile_program, console, directory, checkpoints)
+            directory.commit(result)
         except KeyboardInterrupt:
             return _fail(checkpoints.stopped(), 130)
-        directory.commit(result)
         checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:

@@ -44,8 +44,8 @@ class CompileProgram(Protocol[P_co]):
 class Backend(Protocol[P_contra]):
     """One unit with its tiles, alive from ``configure`` to ``close``.
 
-    Order of calls: ``configure``, ``execute("clear")``, then any of the others. Another ``configure`` (another learning rate)
-    replaces program, descriptors and tables only: conductances, chi, counters and generator states stay.
+    Order of calls: ``configure``, ``execute("clear")`` or ``restore``, then any of the others. Another ``configure`` (another
+    learning rate) replaces program, descriptors and tables only: conductances, chi, counters and generator states stay.
     """
 
     name: str
