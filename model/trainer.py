@@ -73,8 +73,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
     A checkpoint falls between two calls of the backend that come in any case: it changes no result.
     """
     experiment.check_data(data)
-    epochs = sample_order(experiment, len(data.train_labels))
-    total = sum(len(order) for order in epochs)
+    total = experiment.epochs * min(experiment.images, len(data.train_labels))
     tests = min(experiment.test_images or len(data.test_labels), len(data.test_labels))
     found = checkpoints.found if checkpoints else None
     at, meter, hits = _Position(), _Meter(backend), np.zeros(0, dtype=bool)
@@ -94,11 +93,13 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
                 raise KeyboardInterrupt
 
     train_accuracy = test_accuracy = 0.0
-    for epoch in range(at.epoch, experiment.epochs):
-        order = epochs[epoch]
+    first = at.epoch
+    for epoch, order in enumerate(sample_order(experiment, len(data.train_labels))):
+        if epoch < first:
+            continue
         program = compile_program(experiment, experiment.rate_of(epoch))
         backend.configure(program)
-        if found and epoch == at.epoch:
+        if found and epoch == first:
             backend.restore(found.arrays)
         elif epoch == 0:
             backend.execute("clear")
@@ -145,11 +146,13 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
     }
 
 
-def sample_order(experiment: Experiment, n_available: int) -> list[np.ndarray]:
-    """Indices of the training images of every epoch, in the order of training."""
+def sample_order(experiment: Experiment, n_available: int) -> Iterator[np.ndarray]:
+    """Indices of the training images of one epoch after the other, in the order of training."""
     generator = np.random.default_rng([experiment.seed, ORDER])
     chosen = generator.permutation(n_available)[:experiment.images]
-    return [chosen, *(generator.permutation(chosen) for _ in range(experiment.epochs - 1))]
+    yield chosen
+    for _ in range(experiment.epochs - 1):
+        yield generator.permutation(chosen)
 
 
 def _run(backend: Backend, program: Program, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

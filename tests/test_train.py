@@ -98,13 +98,13 @@ def test_same_seed_same_run_other_seed_other_run():
 
 def test_sample_order():
     experiment = Experiment(dataset="digits", layers=(64, 10), images=100, epochs=3, seed=4)
-    orders = trainer.sample_order(experiment, 1498)
+    orders = list(trainer.sample_order(experiment, 1498))
     assert [len(order) for order in orders] == [100, 100, 100]
     assert len(set(orders[0])) == 100
     assert set(orders[0]) == set(orders[1]) == set(orders[2])
     assert (orders[0] != orders[1]).any()
     assert (orders[1] != orders[2]).any()
-    everything = trainer.sample_order(Experiment(dataset="digits", layers=(64, 10), images=9999, epochs=1, seed=4), 1498)[0]
+    everything = next(trainer.sample_order(Experiment(dataset="digits", layers=(64, 10), images=9999, epochs=1, seed=4), 1498))
     assert sorted(everything) == list(range(1498))
     assert (everything[:100] == orders[0]).all()
 
