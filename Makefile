@@ -11,14 +11,15 @@ help: ## this table
 	@echo '---------  ---------------------------------------------------------------------------------------'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1           \2/p' Makefile | sed 's/^\(.\{11\}\) */\1/'
 	@echo
-	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT=,'
-	@echo 'each as the option of the same name in: $(RUN) -m cosim.train --help'
+	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
+	@echo 'CHECKPOINT= RESUME=1, each as the option of the same name in: $(RUN) -m cosim.train --help'
 
 train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it; writes the directory OUT
 	@$(RUN) -m cosim.train \
 	  $(if $(DATASET),--dataset '$(DATASET)') $(if $(BACKEND),--backend '$(BACKEND)') $(if $(LAYERS),--layers '$(LAYERS)') \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
+	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores

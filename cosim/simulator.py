@@ -5,6 +5,7 @@ per image and read, never per cycle. Physics and state are ``model.analog``'s. C
 ``cosim.backend``; while it waits for one, simulated time stands still.
 """
 import os
+import resource
 import struct
 import traceback
 from multiprocessing.connection import Client
@@ -65,10 +66,11 @@ class Unit:
         self.widths = {int(Kind.SET): self.u.set_cycles, int(Kind.RESET): self.u.reset_cycles}
         self.line_codes, self.codes = np.zeros(self.u.n_lines, np.int32), np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
+        self.programmed = set()
         self.status = vpi.Signal("bench.status", STATUS.size)
         self.driven = vpi.Signal("bench.driven", self.u.n_lines * (self.u.line_bits + 1))
-        self.memory = {name: vpi.Memory(f"bench.core.{module}.{name}", width, depth)
-                       for name, (module, width, depth, _) in memories(self.u).items()}
+        self.memories = {name: vpi.Memory(f"bench.core.{module}.{name}", width, depth)
+                         for name, (module, width, depth, _) in memories(self.u).items()}
         self.inputs = {name: vpi.Signal(f"bench.{name}", 32) for name in (
             "packet_go", "packet_beats", "packet_tail", "packet_last", "reg_go", "reg_write", "reg_address", "reg_wdata")}
         self.outputs = {name: vpi.Signal(f"bench.{name}", 32) for name in ("reg_rdata", "reg_resp")}
@@ -154,6 +156,26 @@ class Unit:
         """Compare the ledger with chi."""
         return self.side.ledger.check(lambda matrix: chi[matrix])
 
+    async def get_programmed(self):
+        """Lines (tile, walk, line) that thresholds have pulsed since ``set_programmed``."""
+        return self.programmed
+
+    async def set_programmed(self, lines):
+        """Start anew from ``lines``: none, or those of a checkpoint."""
+        self.programmed = lines
+
+    async def side_state(self):
+        """State of the analogue side."""
+        return self.side.state()
+
+    async def restore_side(self, state):
+        """Go back to a state."""
+        self.side.restore(state)
+
+    async def memory(self):
+        """Peak resident memory [MiB]."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
     async def inject(self, fault):
         """Arrange a fault, see ``cosim.backend``."""
         assert fault == "lose_pulse"
@@ -200,11 +222,11 @@ class Unit:
             raise RuntimeError("pulse glitch on the tile port")
         first = self.seen["n_pulses"]
         if n_pulses := self._new(status, "n_pulses"):
-            for record in self.memory["pulses"].get(first, n_pulses):
+            for record in self.memories["pulses"].get(first, n_pulses):
                 self._pulse(record)
         first = self.seen["n_beats"]
         if n_beats := self._new(status, "n_beats"):
-            self.beats.append(self.memory["beats"].get(first, n_beats))
+            self.beats.append(self.memories["beats"].get(first, n_beats))
         converts, done = self._new(status, "n_converts"), self._new(status, "n_done")
         if converts or done:                      # then no UPDATE is under way
             self._updates(status)
@@ -224,6 +246,7 @@ class Unit:
             raise RuntimeError(f"{Kind(kind).name} pulse of {width} cycles: it must have {self.widths[kind]}")
         pos, neg = (np.unpackbits(record[self.pulse_fields[name]], bitorder="little", count=lanes) for name in ("pos", "neg"))
         if kind == Kind.SET and not refresh:
+            self.programmed.add((tile, walk, line))
             if self.lose_pulse:
                 self.lose_pulse = False
                 return
@@ -242,15 +265,15 @@ class Unit:
         n_walked = (self.walked_seen - start) % (1 << COUNT_BITS)
         if n_walked > walked_depth(self.u):
             raise RuntimeError("the recorder of n_walked was overrun")
-        records = self.memory["updates"].get(first, count).view(np.int16)
-        walked = self.memory["walked"].get(start, n_walked).view(np.int16)
+        records = self.memories["updates"].get(first, count).view(np.int16)
+        walked = self.memories["walked"].get(start, n_walked).view(np.int16)
         words, ledger, taken = lane_words(self.u), self.side.ledger, 0
         for index, (chi_base, rate, exponent, end) in enumerate(records.tolist()):
             matrix = self.matrix_of[chi_base & 0xFFFF]
             d = ledger.matrices[matrix]
             walk_count, lane_count = (d.rows, d.cols) if d.walk == 0 else (d.cols, d.rows)
             n = (end - start - taken) % (1 << COUNT_BITS)
-            walk, lanes = np.zeros(walk_count, np.int64), self.memory["lanes"].get(
+            walk, lanes = np.zeros(walk_count, np.int64), self.memories["lanes"].get(
                 (first + index) % UPDATES * words, -(-lane_count // self.u.vector_width))
             walk[walked[taken:taken + n, 0]] = walked[taken:taken + n, 1]
             taken += n
@@ -272,7 +295,7 @@ class Unit:
                     self.codes)
         words = -(-count // u.vector_width)
         codes = self.codes[:words * u.vector_width].astype(f"<i{CODE_BITS // 8}")
-        self.memory["codes"].put(codes.view(np.uint8).reshape(words, -1))
+        self.memories["codes"].put(codes.view(np.uint8).reshape(words, -1))
 
     # ---- packets ------------------------------------------------------------------------------------------------------
 
@@ -287,7 +310,7 @@ class Unit:
         beats = -(-len(piece) // 8)
         content = np.zeros(8 * beats, np.uint8)
         content[:len(piece)] = piece
-        self.memory["packet"].put(content.reshape(beats, 8))
+        self.memories["packet"].put(content.reshape(beats, 8))
         for name, value in (("packet_beats", beats), ("packet_tail", len(piece) - 8 * (beats - 1)), ("packet_last", int(last)),
                             ("packet_go", self.packet_go)):
             self.inputs[name].put(value)

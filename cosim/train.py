@@ -1,6 +1,6 @@
 """The command behind ``make train``: options to an experiment, a backend, a run, a run's directory.
 
-Exit codes: 0 done, 1 conservation broken, 2 bad input (one line on stderr), 130 Ctrl-C.
+Exit codes: 0 done, 1 conservation broken, 2 bad input (one line on stderr), 130 Ctrl-C or SIGTERM.
 """
 import dataclasses
 import signal
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from model import datasets
 from model.backend import Backend, CompileProgram, P
+from model.checkpoint import DEFAULT_PERIOD, Checkpoints, identity_of
 from model.errors import InputError
 from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, Experiment, default_rate, parse_layers
 from model.params import Params, ParamsError, UnitParams
@@ -47,6 +48,8 @@ class Options:
     params: Path | None
     waves: bool
     out: Path | None
+    checkpoint: int
+    resume: bool
     loss: str
     activation: str
     rate: float | None
@@ -86,6 +89,11 @@ def _parse(
     waves: Annotated[bool, _option("Write waves.fst of a window of the run; rtl only. [default: no]")] = False,
     out: Annotated[Path | None, _option(
         "Directory of the run; an earlier run's is replaced. [default: runs/<dataset>-<layers>-seed<seed>-<backend>]")] = None,
+    checkpoint: Annotated[int, _option(
+        "Images between two checkpoints, in <out>.checkpoint; 0: only at Ctrl-C and SIGTERM. "
+        f"[default: {DEFAULT_PERIOD}]")] = DEFAULT_PERIOD,
+    resume: Annotated[bool, _option(
+        "Go on from the last checkpoint; all but backend, out and checkpoint must be as before. [default: no]")] = False,
     loss: Annotated[str, _option(f"{', '.join(LOSSES)}; mse has sigmoid outputs. [default: {_UNSET.loss}]")] = _UNSET.loss,
     activation: Annotated[str, _option(
         f"Of hidden layers: {', '.join(ACTIVATIONS)}. [default: {_UNSET.activation}]")] = _UNSET.activation,
@@ -138,37 +146,61 @@ def compile_product(experiment: Experiment, rate: float) -> Program:
 
 def _train(options: Options, open_backend: OpenBackend[P], compile_program: CompileProgram[P]) -> int:
     console = Console()
+
+    def say(line: str):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     if options.backend not in BACKENDS:
         raise InputError(f"unknown backend {options.backend!r}: allowed are {', '.join(BACKENDS)}")
     if options.waves and options.backend != "rtl":
         raise InputError("waves are of the RTL: they need the backend rtl")
+    if options.waves and options.resume:
+        raise InputError("waves are of the first images trained: a resumed run has none")
     layers = parse_layers(options.layers) if options.layers else None
     build = _build(options)
-    data = datasets.load(options.dataset, say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+    data = datasets.load(options.dataset, say=say)
     experiment = _experiment(options, layers, build, data)
     experiment.check_data(data)
     compile_program(experiment, experiment.rate)                     # capacities, before anything is written or built
-    out = options.out or Path("runs") / f"{data.name}-{experiment.layers_text}-seed{experiment.seed}-{options.backend}"
-    with RunDirectory(out) as directory:
-        directory.write_json("params.json", {"experiment": experiment.as_dict(), "backend": options.backend})
-        console.print(f"{data.name} from {data.source}, layers {experiment.layers_text}, seed {experiment.seed}, "
-                      f"backend {options.backend}", highlight=False, markup=False, soft_wrap=True)
-        with Display(console) as display:
-            backend = open_backend(options.backend, experiment, directory.path / "waves.fst" if options.waves else None)
-            try:
-                def record(entry: dict):
-                    directory.record(entry)
-                    display.record(entry)
-
-                result = run(experiment, data, backend, compile_program, record)
-            finally:
-                with uninterrupted():
-                    backend.close()
-        directory.commit(result)
+    names = {name: Path("runs") / f"{data.name}-{experiment.layers_text}-seed{experiment.seed}-{name}" for name in BACKENDS}
+    out = options.out or names.pop(options.backend)
+    others = [] if options.out else list(names.values())
+    with (RunDirectory(out) as directory,
+          Checkpoints(out, identity_of(experiment, data), backend=options.backend, log=directory.log_path,
+                      every=options.checkpoint, resume=options.resume, others=others, say=say) as checkpoints):
+        try:
+            result = _run(options, experiment, data, open_backend, compile_program, console, directory, checkpoints)
+            directory.commit(result)
+        except KeyboardInterrupt:
+            return _fail(checkpoints.stopped(), 130)
+        checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:
         return _fail("conservation is broken: the sum of updates is not eps * pulses + chi for every weight", 1)
     return 0
+
+
+def _run(options: Options, experiment: Experiment, data: datasets.Dataset, open_backend: OpenBackend[P],
+         compile_program: CompileProgram[P], console: Console, directory: RunDirectory, checkpoints: Checkpoints) -> dict:
+    """Open the backend and train; returns the contents of ``result.json``."""
+    directory.write_json("params.json", {"experiment": experiment.as_dict(), "backend": options.backend})
+    begun = f"{data.name} from {data.source}, layers {experiment.layers_text}, seed {experiment.seed}, backend {options.backend}"
+    if checkpoints.found:
+        directory.resume_log(checkpoints.found.log)
+        begun += f", resumed after {checkpoints.found.meta['images']} of {checkpoints.found.meta['total']} images"
+    console.print(begun, highlight=False, markup=False, soft_wrap=True)
+    with Display(console) as display:
+        backend = open_backend(options.backend, experiment, directory.path / "waves.fst" if options.waves else None)
+        try:
+            def record(entry: dict):
+                directory.record(entry)
+                display.record(entry)
+
+            with checkpoints.deferring_stops():
+                return run(experiment, data, backend, compile_program, record, checkpoints)
+        finally:
+            with uninterrupted():
+                backend.close()
 
 
 def _build(options: Options) -> Params:

@@ -44,8 +44,8 @@ class CompileProgram(Protocol[P_co]):
 class Backend(Protocol[P_contra]):
     """One unit with its tiles, alive from ``configure`` to ``close``.
 
-    Order of calls: ``configure``, ``execute("clear")``, then any of the others. Another ``configure`` (another learning rate)
-    replaces program, descriptors and tables only: conductances, chi, counters and generator states stay.
+    Order of calls: ``configure``, ``execute("clear")`` or ``restore``, then any of the others. Another ``configure`` (another
+    learning rate) replaces program, descriptors and tables only: conductances, chi, counters and generator states stay.
     """
 
     name: str
@@ -68,6 +68,18 @@ class Backend(Protocol[P_contra]):
 
     def counters(self) -> dict[str, int]:
         """Every counter since the start, by the names of ``model/events.py``."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything a run has changed, as integer arrays by name: equal on all backends, but for the counter ``host_wait``."""
+        ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """In place of ``execute("clear")``: go back to a ``state``, whichever backend it is of."""
+        ...
+
+    def memory(self) -> dict[str, int]:
+        """Peak resident memory so far, by process [MiB]."""
         ...
 
     def digest(self) -> str:

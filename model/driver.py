@@ -1,14 +1,17 @@
 """The driver: what a host does with the unit, whatever executes it. One text for the backends ``model``, ``rtl`` and ``board``.
 
-A backend is a ``Driver`` with four primitives: ``_load`` (program, descriptors), ``_execute`` (a program from an entry to HALT),
-``_counters`` and the analogue side's state (``_digest_parts``, ``_check_conservation``).
+A backend is a ``Driver`` with these primitives: ``_load`` (program, descriptors), ``_execute`` (a program from an entry to HALT),
+``_counters``, and the analogue side's state (``_digest_parts``, ``_check_conservation``, ``_side_state`` ...).
 """
+import resource
+
 import numpy as np
 
 from model.analog.side import digest_of
+from model.commands import MatrixDescriptor
 from model.digital import host_stream
 from model.events import EVENTS
-from model.isa import ERRORS, Error, Walk
+from model.isa import ERRORS, Error, Opcode, Walk, encode
 from model.params import Params
 from model.program import Program
 
@@ -27,6 +30,7 @@ class Driver:
     def __init__(self, params: Params):
         self.params, self.u = params, params.unit
         self._program: Program | None = None
+        self._counted_before = dict.fromkeys((event.name for event in EVENTS), 0)
         self.training_cycles = 0
         """Unit time of training and refresh so far: the time base of drift [cycles]."""
 
@@ -54,6 +58,18 @@ class Driver:
         raise NotImplementedError
 
     def _check_conservation(self, chi: list[np.ndarray]) -> tuple[bool, int]:
+        raise NotImplementedError
+
+    def _dirty(self) -> np.ndarray:
+        """The dirty map of the refresh unit, uint8 (chi_words,)."""
+        raise NotImplementedError
+
+    def _side_state(self) -> dict[str, np.ndarray]:
+        """``AnalogSide.state``."""
+        raise NotImplementedError
+
+    def _restore_side(self, state: dict[str, np.ndarray], dirty: np.ndarray) -> None:
+        """``AnalogSide.restore``; the unit's dirty map is ``dirty`` now."""
         raise NotImplementedError
 
     # ---- Backend ------------------------------------------------------------------------------------------------------
@@ -102,16 +118,52 @@ class Driver:
     def load_chi(self, matrix: int, chi: np.ndarray) -> None:
         """Write the accumulator of a matrix by LOAD; chi (rows, cols). Its lines count as programmed since their last scan."""
         d = self.program.matrices[matrix]
-        lines = chi if d.walk == Walk.ROWS else chi.T
-        words = np.zeros((len(lines), d.words_per_line * self.u.lanes), np.int64)
-        words[:, :lines.shape[1]] = lines
-        packet = host_stream.dump_packet(self.u.constants, words.reshape(-1, self.u.lanes))
+        packet = host_stream.dump_packet(self.u.constants, self._chi_words(d, chi))
         self._run_entry(f"load_{matrix}", packet[None])
 
     def counters(self) -> dict[str, int]:
-        """Every counter by name."""
+        """Every counter by name, since the start of the run."""
         names = tuple(event.name for event in EVENTS)
-        return dict(zip(names, self._counters(names), strict=True))
+        return {name: value + self._counted_before[name]
+                for name, value in zip(names, self._counters(names), strict=True)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a run has changed, for ``restore`` on any backend; training goes on as if it had not been asked for.
+
+        chi.<matrix> (rows, cols); dirty: lines programmed since their last scan, by chi word index; counters, in the order of
+        ``model/events.py``; training_cycles; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew for every
+        image, or by the entries ``setup`` and ``clear``.
+        """
+        return {
+            **{f"chi.{k}": chi for k, chi in enumerate(self._all_chi())}, "dirty": self._dirty(),
+            "counters": np.array(list(self.counters().values())), "training_cycles": np.array(self.training_cycles),
+            **{f"side.{name}": array for name, array in self._side_state().items()},
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go back to a ``state``, after ``configure``, with parameters and seed of the run it is of.
+
+        LOAD marks every line of its matrix as programmed, and a scan unmarks it. What the scan does to the devices does not
+        matter: their state comes after it.
+        """
+        self.execute("clear")
+        memory = np.zeros((self.u.chi_words, self.u.lanes), np.int64)
+        for k, d in enumerate(self.program.matrices):
+            chi = state[f"chi.{k}"]
+            self.load_chi(k, chi)
+            words = self._chi_words(d, chi)
+            memory[d.chi_base:d.chi_base + len(words)] = words
+        self.execute("scan")
+        self._mark(state["dirty"], memory)
+        self._restore_side({name[5:]: array for name, array in state.items() if name.startswith("side.")}, state["dirty"])
+        self.training_cycles = int(state["training_cycles"])
+        now = self.counters()
+        for name, value in zip(now, state["counters"], strict=True):
+            self._counted_before[name] += int(value) - now[name]
+
+    def memory(self) -> dict[str, int]:
+        """Peak resident memory by process [MiB]."""
+        return {"trainer": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
 
     def digest(self) -> str:
         """The sha256 over the state of training; layout in ``model.analog.side``."""
@@ -123,6 +175,34 @@ class Driver:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def _chi_words(self, d, chi):
+        """Words (n, lanes) of a matrix in the chi memory."""
+        lines = chi if d.walk == Walk.ROWS else chi.T
+        words = np.zeros((len(lines), d.words_per_line * self.u.lanes), np.int64)
+        words[:, :lines.shape[1]] = lines
+        return words.reshape(-1, self.u.lanes)
+
+    def _mark(self, dirty, memory):
+        """Set bits of the dirty map: LOAD the chi words of the same index with what they hold, as matrices of one word a line.
+
+        They lie along the longer side of a tile, so that every lane in use is written.
+        """
+        u = self.u
+        walk = Walk.COLS if u.n_rows >= u.n_cols else Walk.ROWS
+        most, lanes = min(u.n_rows, u.n_cols), min(u.lanes, max(u.n_rows, u.n_cols))
+        edges = np.flatnonzero(np.diff(dirty.astype(bool), prepend=False, append=False)).tolist()
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            for base in range(start, stop, most):
+                lines = min(most, stop - base)
+                rows, cols = (lanes, lines) if walk == Walk.COLS else (lines, lanes)
+                patch = MatrixDescriptor(tile=0, row0=0, col0=0, rows=rows, cols=cols, walk=int(walk), chi_base=base,
+                                         words_per_line=1)
+                self._load(Program(self.params, self.program.layers, [encode(Opcode.LOAD, matrix=0), encode(Opcode.HALT)],
+                                   {"load_0": 0}, [patch]))
+                packet = host_stream.dump_packet(u.constants, memory[base:base + lines])
+                self._execute(0, 0, packet[None], 1, evaluating=False, tick=0)
+        self._load(self.program)
 
     def _all_chi(self):
         return [self.chi(matrix) for matrix in range(self.program.n_matrices)]

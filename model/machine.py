@@ -58,6 +58,15 @@ class ModelBackend(Driver):
     def _digest_parts(self):
         return self.side.digest_parts()
 
+    def _dirty(self):
+        return self.unit.dirty.copy()
+
+    def _side_state(self):
+        return self.side.state()
+
+    def _restore_side(self, state, dirty):
+        self.side.restore(state)
+
     def _clear_ledger(self, matrices):
         self.side.ledger.clear(matrices)
 

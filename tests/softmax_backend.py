@@ -83,6 +83,17 @@ class SoftmaxBackend:
     def conservation(self):
         return True, self.weights.size
 
+    def state(self):
+        return {"weights": self.weights.copy(), "counters": np.array(list(self.counts.values()))}
+
+    def restore(self, state):
+        self.calls.append(("restore", 0))
+        self.weights = state["weights"].copy()
+        self.counts = {name: int(value) for name, value in zip(self.counts, state["counters"], strict=True)}
+
+    def memory(self):
+        return {"trainer": 1}
+
     def close(self):
         self.closed += 1
 

@@ -98,13 +98,13 @@ def test_same_seed_same_run_other_seed_other_run():
 
 def test_sample_order():
     experiment = Experiment(dataset="digits", layers=(64, 10), images=100, epochs=3, seed=4)
-    orders = trainer.sample_order(experiment, 1498)
+    orders = list(trainer.sample_order(experiment, 1498))
     assert [len(order) for order in orders] == [100, 100, 100]
     assert len(set(orders[0])) == 100
     assert set(orders[0]) == set(orders[1]) == set(orders[2])
     assert (orders[0] != orders[1]).any()
     assert (orders[1] != orders[2]).any()
-    everything = trainer.sample_order(Experiment(dataset="digits", layers=(64, 10), images=9999, epochs=1, seed=4), 1498)[0]
+    everything = next(trainer.sample_order(Experiment(dataset="digits", layers=(64, 10), images=9999, epochs=1, seed=4), 1498))
     assert sorted(everything) == list(range(1498))
     assert (everything[:100] == orders[0]).all()
 
@@ -305,8 +305,9 @@ def test_ctrl_c_in_mid_run(tmp_path, number, earlier):
     finally:
         process.kill()
     assert process.returncode == 130
-    check_one_line(stderr, "stopped: nothing of this run was kept")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    check_one_line(stderr, r"stopped: .*run.checkpoint holds the first \d+ images, RESUME=1 goes on from there")
+    kept = tmp_path / "run.checkpoint"
+    assert sorted({path.name for path in tmp_path.rglob("*")} - set(before)) == sorted([kept.name, *names(kept)])
 
 
 def test_second_ctrl_c_does_not_stop_the_clean_up(tmp_path, monkeypatch):
@@ -323,7 +324,7 @@ def test_help_names_every_option_with_unit_or_range(capsys):
     assert train.main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for option in ("dataset", "backend", "layers", "images", "epochs", "seed", "lanes", "params", "waves", "out", "loss",
-                   "activation", "rate", "rate-decay", "refresh", "test-images"):
+                   "activation", "rate", "rate-decay", "refresh", "test-images", "checkpoint", "resume"):
         assert f"--{option} " in shown
     assert "1 to 1024" in shown
     assert "[default: 784-250-10 for mnist, 64-32-10 for digits]" in shown

@@ -21,6 +21,7 @@ class AnalogSide:
         self.params, self.u = params, params.unit.constants
         self.generators = analog.spawn_generators(seed, params.unit.n_tiles)
         self.constants, self.tiles = analog.new_tiles(params, self.generators.init)
+        self.made = self.tiles.g_programmed.copy()
         self.ledger = Ledger(params.unit, seed, follow_all)
         self.tick = 0
 
@@ -32,9 +33,61 @@ class AnalogSide:
                 analog.drift(self.constants, self.tiles, tile, tick)
         self.ledger.thin()
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that a run changes here. Devices as they were made from the seed, and their spread, are left out.
+
+        tick; devices (bits: which are in g, n_set and ticks), g, n_set, ticks; pulses; generators.<purpose>, ledger.random:
+        (tiles, 37) bytes as in ``tile.digest_parts``; ledger.net, .updates, .sums.<matrix>, .lines.<matrix>.
+        """
+        tiles, ledger = self.tiles, self.ledger
+        changed = (tiles.g_programmed != self.made) | (tiles.n_set != 0) | (tiles.tick != 0)
+        return {
+            "tick": np.array(self.tick), "devices": np.packbits(changed), "g": tiles.g_programmed[changed],
+            "n_set": tiles.n_set[changed], "ticks": tiles.tick[changed], "pulses": tiles.pulses.copy(),
+            **{f"generators.{purpose}": np.stack([_pack(generator) for generator in generators])
+               for purpose, generators in self.generators._asdict().items()},
+            "ledger.random": _pack(ledger.random), "ledger.net": ledger.net.copy(), "ledger.updates": ledger.updates.copy(),
+            **{f"ledger.sums.{k}": sums.copy() for k, sums in enumerate(ledger.sums)},
+            **{f"ledger.lines.{k}": lines.copy() for k, lines in enumerate(ledger.lines)},
+        }
+
+    def restore(self, state: dict[str, np.ndarray]):
+        """Go back to a ``state`` of the same parameters and seed; the ledger has been cleared for the matrices of the run."""
+        tiles, ledger = self.tiles, self.ledger
+        changed = np.unpackbits(state["devices"], count=self.made.size).astype(bool).reshape(self.made.shape)
+        tiles.g_programmed[:], tiles.n_set[:], tiles.tick[:] = self.made, 0, 0
+        tiles.g_programmed[changed], tiles.n_set[changed], tiles.tick[changed] = state["g"], state["n_set"], state["ticks"]
+        tiles.pulses[:] = state["pulses"]
+        for purpose, generators in self.generators._asdict().items():
+            for generator, packed in zip(generators, state[f"generators.{purpose}"], strict=True):
+                _unpack(generator, packed)
+        _unpack(ledger.random, state["ledger.random"])
+        ledger.net[:], ledger.updates[:] = state["ledger.net"], state["ledger.updates"]
+        for k, sums in enumerate(ledger.sums):
+            sums[:] = state[f"ledger.sums.{k}"]
+            ledger.lines[k] = state[f"ledger.lines.{k}"].astype(np.int64)
+        self.tick = int(state["tick"])
+        for tile in range(len(tiles.g)):
+            analog.drift(self.constants, tiles, tile, self.tick)
+
     def digest_parts(self) -> list[tuple[str, bytes]]:
         """Names and bytes of the analogue part of a run's digest, pulse totals and generators included."""
         return list(analog.digest_parts(self.tiles, self.generators))
+
+
+def _pack(generator: np.random.Generator) -> np.ndarray:
+    s = generator.bit_generator.state
+    return np.frombuffer(s["state"]["state"].to_bytes(16, "little") + s["state"]["inc"].to_bytes(16, "little")
+                         + bytes([s["has_uint32"]]) + s["uinteger"].to_bytes(4, "little"), np.uint8)
+
+
+def _unpack(generator: np.random.Generator, packed: np.ndarray):
+    def number(first, last):
+        return int.from_bytes(packed[first:last].tobytes(), "little")
+
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64", "state": {"state": number(0, 16), "inc": number(16, 32)},
+        "has_uint32": number(32, 33), "uinteger": number(33, 37)}
 
 
 def digest_of(parts: list[tuple[str, bytes]], chi: list[np.ndarray]) -> str:
