@@ -18,7 +18,7 @@ from numba import njit
 from cosim import vpi
 from cosim.bench import STATUS, memories
 from cosim.feeder import CODE_BITS, feed_bytes
-from cosim.recorders import BEATS, COUNT_BITS, PULSES, UPDATES, lane_words, pulse_record, walked_depth
+from cosim.recorders import BEATS, COUNT_BITS, PULSES, UPDATES, lane_words, walked_depth
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
 from model.isa import Kind
@@ -34,6 +34,7 @@ _COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATE
 """Counts of ``status`` and the depths of their rings; 0: no ring."""
 _WORDS = [name for name, field in STATUS if field.width == COUNT_BITS]
 _LEVELS = {name: field.offset % COUNT_BITS for name, field in STATUS if field.width == 1}
+_SET = int(Kind.SET)
 _unpack_status = struct.Struct(f"<{STATUS.size // COUNT_BITS}H").unpack
 
 
@@ -54,6 +55,39 @@ def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, t
     analog.read_one(tc, tiles, generator, tile, lines, transpose, half, select, steps, first, count, codes)
 
 
+@njit(cache=True)
+def _serve_pulses(records, n_lanes, tc, tiles, generators, net, tick):
+    """Hand the pulses recorded to their tiles, in order; SET pulses of thresholds count in ``net`` int32 (tiles, rows, cols).
+
+    records: uint8 rows of ``recorders.pulse_record``.
+    """
+    lanes = np.zeros((2, n_lanes), np.uint8)
+    side_bytes = (n_lanes + 7) // 8
+    for record in records:
+        tile, walk, line, first, kind, _, refresh, _ = record[:16].view(np.uint16)
+        for side in range(2):
+            for lane in range(n_lanes):
+                lanes[side, lane] = record[16 + side * side_bytes + (lane >> 3)] >> (lane & 7) & 1
+        if kind == _SET and not refresh:
+            count_pulse(net[tile], walk, line, first, lanes[0], lanes[1])
+        analog.program_one(tc, tiles, generators[tile], tile, walk, line, first, lanes[0], lanes[1], kind, tick)
+
+
+class _Compiled:
+    """A compiled function without numba's dispatch, which looks up the types of all arguments anew (15 us for a generator)."""
+
+    def __init__(self, function):
+        self.function, self.entry = function, None
+
+    def __call__(self, *arguments):
+        if self.entry is None:
+            result = self.function(*arguments)
+            compiled, = self.function.overloads.values()
+            self.entry = compiled.entry_point
+            return result
+        return self.entry(*arguments)
+
+
 class Unit:
     """The unit under simulation with its analogue side."""
 
@@ -61,9 +95,8 @@ class Unit:
         self.dut, self.params, self.u = dut, params, params.unit
         self.side = AnalogSide(params, seed, follow_all)
         self.map = register_map(params.unit)
-        self.pulse_fields = {name: slice(field.offset // 8, (field.offset + field.width) // 8)
-                             for name, field in pulse_record(self.u)}
-        self.widths = {int(Kind.SET): self.u.set_cycles, int(Kind.RESET): self.u.reset_cycles}
+        self.serve_read, self.serve_pulses = _Compiled(_serve_read), _Compiled(_serve_pulses)
+        self.widths = np.array([self.u.set_cycles, self.u.reset_cycles])      # by ``isa.Kind``
         self.line_codes, self.codes = np.zeros(self.u.n_lines, np.int32), np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
         self.programmed = set()
@@ -222,8 +255,7 @@ class Unit:
             raise RuntimeError("pulse glitch on the tile port")
         first = self.seen["n_pulses"]
         if n_pulses := self._new(status, "n_pulses"):
-            for record in self.memories["pulses"].get(first, n_pulses):
-                self._pulse(record)
+            self._pulses(self.memories["pulses"].get(first, n_pulses))
         first = self.seen["n_beats"]
         if n_beats := self._new(status, "n_beats"):
             self.beats.append(self.memories["beats"].get(first, n_beats))
@@ -238,21 +270,20 @@ class Unit:
         self.done |= bool(done)
         self.register_done = status["register_seen"] == self.reg_go
 
-    def _pulse(self, record):
-        """Hand one recorded pulse to its tile."""
-        tile, walk, line, first, kind, width, refresh = (int(value) for value in record[:14].view(np.uint16))
-        side, lanes = self.side, self.u.lanes
-        if width != self.widths[kind]:
-            raise RuntimeError(f"{Kind(kind).name} pulse of {width} cycles: it must have {self.widths[kind]}")
-        pos, neg = (np.unpackbits(record[self.pulse_fields[name]], bitorder="little", count=lanes) for name in ("pos", "neg"))
-        if kind == Kind.SET and not refresh:
-            self.programmed.add((tile, walk, line))
-            if self.lose_pulse:
-                self.lose_pulse = False
-                return
-            count_pulse(side.ledger.net[tile], walk, line, first, pos, neg)
-        analog.program_one(side.constants, side.tiles, side.generators.program[tile], tile, walk, line, first, pos, neg, kind,
-                           side.tick)
+    def _pulses(self, records):
+        """Hand recorded pulses to their tiles."""
+        fields = records[:, :16].view(np.uint16)
+        kind, width = fields[:, 4], fields[:, 5]
+        if (wrong := np.flatnonzero(width != self.widths[kind])).size:
+            raise RuntimeError(f"{Kind(kind[wrong[0]]).name} pulse of {width[wrong[0]]} cycles: "
+                               f"it must have {self.widths[kind[wrong[0]]]}")
+        thresholds = np.flatnonzero((kind == Kind.SET) & (fields[:, 6] == 0))
+        self.programmed.update(map(tuple, fields[thresholds, :3].tolist()))
+        if self.lose_pulse and thresholds.size:
+            self.lose_pulse = False
+            records = np.delete(records, thresholds[0], axis=0)
+        side = self.side
+        self.serve_pulses(records, self.u.lanes, side.constants, side.tiles, side.generators.program, side.ledger.net, side.tick)
 
     def _updates(self, status):
         """Hand the operands of the UPDATEs since the last look to the ledger."""
@@ -290,9 +321,9 @@ class Unit:
     def _read(self, status):
         """Convert strobe: what the lines really carried goes through the crossbar, the codes go to the converter port."""
         u, side, tile, count = self.u, self.side, status["tile"], status["out_count"]
-        _serve_read(self.driven.get(), u.n_lines, u.line_bits, self.line_codes, side.constants, side.tiles, self.generators[tile],
-                    tile, status["transpose"], status["half"], status["range"], status["steps"], status["out_first"], count,
-                    self.codes)
+        self.serve_read(self.driven.get(), u.n_lines, u.line_bits, self.line_codes, side.constants, side.tiles,
+                        self.generators[tile], tile, status["transpose"], status["half"], status["range"], status["steps"],
+                        status["out_first"], count, self.codes)
         words = -(-count // u.vector_width)
         codes = self.codes[:words * u.vector_width].astype(f"<i{CODE_BITS // 8}")
         self.memories["codes"].put(codes.view(np.uint8).reshape(words, -1))

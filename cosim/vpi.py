@@ -48,12 +48,11 @@ class Signal:
         self._in = _Value(_VECTOR, 0, self.words.ctypes.data)
         self._out = _Value(_VECTOR, 0, None)
         self._in_at, self._out_at = ctypes.addressof(self._in), ctypes.addressof(self._out)
-        self._type = ctypes.c_uint32 * (2 * self.n_words)
 
     def get(self) -> np.ndarray:
-        """The value as uint32 words, lowest first; valid until the next call of any ``get``."""
+        """The value as uint32 words, lowest first."""
         _get(self.handle, self._out_at)
-        return np.frombuffer(self._type.from_address(self._out.pointer), np.uint32)[::2]
+        return np.frombuffer(ctypes.string_at(self._out.pointer, 8 * self.n_words), np.uint32)[::2]
 
     def get_int(self) -> int:
         """The value as an unsigned integer."""
@@ -76,25 +75,25 @@ class Memory:
         self._value = _Value(_RAW_TWO_STATE, 0, None)
         self._value_at = ctypes.addressof(self._value)
         self._index = (ctypes.c_int32 * 1)()
+        self._words = np.zeros((depth, self.n_bytes), np.uint8)        # of ``put``, backwards
+        self._words_at = self._words.ctypes.data
 
     def get(self, first: int, count: int) -> np.ndarray:
         """Words ``first`` .. as uint8 (count, n_bytes), a copy; the address wraps at the end of the memory."""
-        parts = [self._get(first % self.depth, min(count, self.depth - first % self.depth))]
-        if len(parts[0]) < count:
-            parts.append(self._get(0, count - len(parts[0])))
-        return np.concatenate(parts)
+        head = self._get(first % self.depth, min(count, self.depth - first % self.depth))
+        return np.concatenate([head, self._get(0, count - len(head))])
 
     def _get(self, first, count):
         if not count:
             return np.zeros((0, self.n_bytes), np.uint8)
         self._index[0] = self.depth - first - count
         _get_array(self.handle, self._value_at, self._index, count)
-        content = (ctypes.c_uint8 * (count * self.n_bytes)).from_address(self._value.pointer)
-        return np.frombuffer(content, np.uint8).reshape(count, self.n_bytes)[::-1].copy()
+        content = ctypes.string_at(self._value.pointer, count * self.n_bytes)
+        return np.frombuffer(content, np.uint8).reshape(count, self.n_bytes)[::-1]
 
     def put(self, words: np.ndarray) -> None:
         """Write uint8 (count, n_bytes) to the words 0 .. count - 1."""
-        backwards = np.ascontiguousarray(words[::-1])
-        self._value.pointer = backwards.ctypes.data
-        self._index[0] = self.depth - len(words)
-        _put_array(self.handle, self._value_at, self._index, len(words))
+        count = len(words)
+        self._words[count - 1::-1] = words
+        self._value.pointer, self._index[0] = self._words_at, self.depth - count
+        _put_array(self.handle, self._value_at, self._index, count)

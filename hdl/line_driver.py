@@ -64,12 +64,13 @@ class LineDriver(wiring.Component):
 
         with m.If(i.clear):
             m.d.sync += [plane.eq(0) for plane in (*self.planes, self.polarity)]
+        written = [Signal(width, name=f"written{bit}") for bit in range(len(self.planes))]     # the word's bit planes
+        m.d.comb += [row.eq(Cat(i.magnitude[k][bit] for k in range(width))) for bit, row in enumerate(written)]
         for word in range(u.n_lines // width):
             with m.If(i.en & (i.addr == word)):
                 place = slice(word * width, (word + 1) * width)
                 m.d.sync += self.polarity[place].eq(i.polarity)
-                m.d.sync += [plane[place].eq(Cat(i.magnitude[k][bit] for k in range(width)))
-                             for bit, plane in enumerate(self.planes)]
+                m.d.sync += [plane[place].eq(row) for plane, row in zip(self.planes, written, strict=True)]
 
         steps, step = self.steps, self.step
         m.d.comb += [
