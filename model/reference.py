@@ -4,7 +4,7 @@ Same layers, loss, activation, images, order (``model.trainer.sample_order``) an
 ``model/program.py``: all errors of an image first, then ``W += rate * delta * x`` for every layer; the last row of W is the
 bias, its input 1. Pixels are 0 to 255 as 0 to 1.
 
-Initial weights: the mean and spread that a pair of new devices has, N(0, sqrt(2) init_us[1] / weight_range_us), from the generator
+Initial weights: the spread of pairs of new devices, N(0, sqrt(2) init_us[1] / weight_range_us), from the generator
 ``numpy.random.default_rng([seed, INIT])``. Loops in numba without fastmath, sums in order of the index.
 """
 import numpy as np
