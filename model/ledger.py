@@ -25,25 +25,36 @@ def record_update(sums, lines, walk_codes, lane_codes, scale, rate, outer_bits, 
     walk_codes, lane_codes: signed operands of ``outer_bits``; scale: exponent [log2 chi LSB]; rate: integer learning rate.
     The aligned multiplicand is rounded to 2^-outer_bits chi LSB and limited, the product rounded to the chi LSB.
     """
+    n_lanes = lane_codes.shape[0]
+    changes = np.empty((2 * outer_max + 1, n_lanes), np.int32)       # of a line with code x in row x + outer_max
+    known = np.zeros(2 * outer_max + 1, np.uint8)
+    for line in lines:
+        row = walk_codes[line] + outer_max
+        if not known[row]:
+            known[row] = 1
+            _changes_of(walk_codes[line], lane_codes, scale, rate, outer_bits, outer_max, update_max, changes[row])
+        if walk_codes[line] != 0:
+            for lane in range(n_lanes):
+                sums[line, lane] += changes[row, lane]
+
+
+@njit(cache=True)
+def _changes_of(x, lane_codes, scale, rate, outer_bits, outer_max, update_max, out):
+    """The change of each weight of a line with code ``x``."""
     limit = update_max * (1 << outer_bits) // outer_max
     shift = scale + outer_bits
-    for line in lines:
-        x = walk_codes[line]
-        if x == 0:
-            continue
-        product = abs(x) * rate
-        if shift >= 0:
-            multiplicand = limit if shift > 40 or product << min(shift, 40) > limit else product << shift
-        else:
-            multiplicand = (product + (1 << -shift - 1)) >> -shift if shift > -40 else 0
-            multiplicand = min(multiplicand, limit)
-        if multiplicand == 0:
-            continue
-        step = 1 if x > 0 else -1
-        for lane in range(lane_codes.shape[0]):
-            d = lane_codes[lane]
-            change = (multiplicand * abs(d) + (1 << outer_bits - 1)) >> outer_bits
-            sums[line, lane] += step * change if d > 0 else -step * change
+    product = abs(x) * rate
+    if product == 0:
+        multiplicand = 0
+    elif shift >= 0:
+        multiplicand = limit if shift > 40 or product << min(shift, 40) > limit else product << shift
+    else:
+        multiplicand = (product + (1 << -shift - 1)) >> -shift if shift > -40 else 0
+        multiplicand = min(multiplicand, limit)
+    for lane in range(lane_codes.shape[0]):
+        d = lane_codes[lane]
+        change = (multiplicand * abs(d) + (1 << outer_bits - 1)) >> outer_bits
+        out[lane] = change if (d > 0) == (x > 0) else -change
 
 
 @njit(cache=True)

@@ -145,13 +145,13 @@ def read_one(tc, state, generator, tile, codes, transpose, half, range_select, s
     if transpose:
         crossbar.transpose(state.g[tile, half], weights, first, charge)
     else:
-        crossbar.forward(state.g[tile, half], weights, first, charge)
+        crossbar.forward(state.g[tile, half], weights, first, tc.device.g_max, charge)
     if tc.device.noise:
         squares = weights * weights
         if transpose:
             crossbar.transpose(state.variance[tile, half], squares, first, variance)
         else:
-            crossbar.forward(state.variance[tile, half], squares, first, variance)
+            crossbar.forward(state.variance[tile, half], squares, first, 2 * pcm.VARIANCE_MAX, variance)
         for j in range(n):
             sigma = np.int64(np.sqrt(float(variance[j]) * tc.sigma_scale) + 0.5)
             charge[j] += (sigma * pcm.draw(generator) + (1 << (pcm.DRAW_BITS - 1))) >> pcm.DRAW_BITS

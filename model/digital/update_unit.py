@@ -19,7 +19,7 @@ from numba import njit
 
 from model.commands import UpdateOp
 from model.digital import pulse_gen
-from model.digital.accumulator import accumulate, accumulate_threshold
+from model.digital.accumulator import accumulate, accumulate_threshold, change
 from model.digital.operands import code as operand_code
 from model.digital.outer_product import multiplicand
 from model.digital.walker import walk
@@ -43,12 +43,13 @@ class Run(NamedTuple):
     """An UPDATE under way."""
 
     lines: np.ndarray
-    """int32 (n,): lines walked. ``multiplicands`` int32: T with the sign of the line, ``negate`` applied."""
-    multiplicands: np.ndarray
+    """int32 (n,): lines walked. ``codes`` int32: their signed codes, without ``negate``."""
+    codes: np.ndarray
     reads: np.ndarray
     """int64 (n * words_per_line,): cycle of each word's read, without holds."""
-    lane_codes: np.ndarray
-    """int32 (words_per_line, lanes): signed lane codes."""
+    changes: np.ndarray
+    """int32 ((2 outer_max + 1) * words_per_line, lanes): U of code c, group g in row (c + outer_max) * words_per_line + g, made for
+    the codes that occur."""
     at: np.ndarray
     """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
     the pipeline is empty, pulse commands so far."""
@@ -72,25 +73,27 @@ def begin(u, command, vec, exponents, counters):
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
     at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
     lane_codes = np.zeros(groups * u.lanes, np.int32)
-    clips = 0
     if not sweep:
         base, shift = command.lane_src * width, command.lane_shift
         for k in range(command.lane_count):
             lane_codes[k] = operand_code(u, vec[base + k], shift)
-        s = exponents[command.e] + command.exponent
-        table = np.empty(u.outer_max + 1, np.int64)
-        clipped = np.empty(u.outer_max + 1, np.int64)
-        for k in range(u.outer_max + 1):
-            table[k], clipped[k] = multiplicand(u, k, command.rate, s)
-        for k in range(n):
-            magnitude = abs(codes[k])
-            codes[k] = table[magnitude] if (codes[k] > 0) != (command.negate != 0) else -table[magnitude]
-            clips += clipped[magnitude]
+    grouped = lane_codes.reshape((groups, u.lanes))
+    changes = np.empty(((2 * u.outer_max + 1) * groups, u.lanes), np.int32)
+    clipped = np.full(2 * u.outer_max + 1, -1)           # -1: the code did not occur yet
+    clips = 0
+    for k in range(n):
+        place = codes[k] + u.outer_max
+        if clipped[place] < 0:
+            t, clipped[place] = multiplicand(u, abs(codes[k]), command.rate, exponents[command.e] + command.exponent)
+            t = t if (codes[k] > 0) != (command.negate != 0) else -t
+            for group in range(groups):
+                change(u, t, grouped, group, changes, place * groups + group)
+        clips += clipped[place]
     counters[_WALKED] += n
     counters[_SKIPPED] += count - n
     counters[_CLIPS] += clips
     counters[_RMW] += n * groups
-    return Run(lines[:n], codes[:n], reads, lane_codes.reshape((groups, u.lanes)), at, np.zeros((2, PULSE_DEPTH), np.int64))
+    return Run(lines[:n], codes[:n], reads, changes, at, np.zeros((2, PULSE_DEPTH), np.int64))
 
 
 @njit(cache=True)
@@ -99,19 +102,19 @@ def next_due(u, command, run, chi, counters, counts, negative):
 
     Returns (line, group) within the matrix, or (-1, -1) at the end. Without ``threshold`` no word is due.
     """
-    groups = command.words_per_line
-    for k in range(run.at[0], run.lines.shape[0] * groups):
+    groups, lines, codes, changes = command.words_per_line, run.lines, run.codes, run.changes
+    for k in range(run.at[0], lines.shape[0] * groups):
         n, group = k // groups, k % groups
         if run.at[5] > PULSE_DEPTH - IN_FLIGHT:
             _hold(run, k)
-        word = command.chi_base + run.lines[n] * groups + group
+        row, word = (codes[n] + u.outer_max) * groups + group, command.chi_base + lines[n] * groups + group
         if command.threshold:
-            if accumulate_threshold(u, run.multiplicands[n], run.lane_codes, group, chi, word, counts, negative):
+            if accumulate_threshold(u, changes, row, chi, word, counts, negative):
                 run.at[0] = k + 1
-                return run.lines[n], group
+                return lines[n], group
         else:
-            counters[_SATURATIONS] += accumulate(u, run.multiplicands[n], run.lane_codes, group, chi, word)
-    run.at[0] = run.lines.shape[0] * groups
+            counters[_SATURATIONS] += accumulate(u, changes, row, chi, word)
+    run.at[0] = lines.shape[0] * groups
     return -1, -1
 
 
