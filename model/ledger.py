@@ -29,13 +29,15 @@ def record_update(sums, lines, walk_codes, lane_codes, scale, rate, outer_bits, 
     changes = np.empty((2 * outer_max + 1, n_lanes), np.int32)       # of a line with code x in row x + outer_max
     known = np.zeros(2 * outer_max + 1, np.uint8)
     for line in lines:
-        row = walk_codes[line] + outer_max
+        x = walk_codes[line]
+        if x == 0:
+            continue
+        row = x + outer_max
         if not known[row]:
             known[row] = 1
-            _changes_of(walk_codes[line], lane_codes, scale, rate, outer_bits, outer_max, update_max, changes[row])
-        if walk_codes[line] != 0:
-            for lane in range(n_lanes):
-                sums[line, lane] += changes[row, lane]
+            _changes_of(x, lane_codes, scale, rate, outer_bits, outer_max, update_max, changes[row])
+        for lane in range(n_lanes):
+            sums[line, lane] += changes[row, lane]
 
 
 @njit(cache=True)
@@ -44,9 +46,7 @@ def _changes_of(x, lane_codes, scale, rate, outer_bits, outer_max, update_max, o
     limit = update_max * (1 << outer_bits) // outer_max
     shift = scale + outer_bits
     product = abs(x) * rate
-    if product == 0:
-        multiplicand = 0
-    elif shift >= 0:
+    if shift >= 0:
         multiplicand = limit if shift > 40 or product << min(shift, 40) > limit else product << shift
     else:
         multiplicand = (product + (1 << -shift - 1)) >> -shift if shift > -40 else 0

@@ -29,12 +29,13 @@ def test_model_conserves(seed, u):
     """For every weight: sum of U == eps * signed pulses + chi, |chi| < eps, over many updates."""
     rng, c = np.random.default_rng(seed), u.constants
     chi, total, pulses = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.int64), np.zeros(u.lanes, np.int64)
-    counts, negative = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8)
+    counts, negative, changes = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8), np.zeros((1, u.lanes), np.int32)
     for _ in range(40):
         t = int(rng.integers(-u.multiplicand_max, u.multiplicand_max + 1))
         codes = rng.integers(-u.outer_max, u.outer_max + 1, u.lanes).astype(np.int32)
         total += np.sign(t * codes) * ((abs(t * codes) + (1 << u.outer_bits >> 1)) >> u.outer_bits)
-        if twin.accumulate_threshold(c, t, codes[None], 0, chi[None], 0, counts, negative):
+        twin.change(c, t, codes[None], 0, changes, 0)
+        if twin.accumulate_threshold(c, changes, 0, chi[None], 0, counts, negative):
             assert counts.any()
             assert counts.max() <= u.count_max
             pulses += np.where(negative, -counts, counts)
@@ -51,18 +52,19 @@ def test_rtl_is_the_twin(u, threshold):
     chi = np.zeros((n_words, u.lanes), np.int32)
     corners = [-u.multiplicand_max, 1 - u.multiplicand_max, -1, 0, 1, u.multiplicand_max]
     expected_pulses, seen, expected_clips, clips, jobs, states = [], [], 0, 0, [], []
-    counts, negative = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8)
+    counts, negative, changes = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8), np.zeros((1, u.lanes), np.int32)
     for n in range(rounds * n_words):
         t = source.choice(corners) if source.random() < 0.5 else source.randint(-u.multiplicand_max, u.multiplicand_max)
         codes = np.array([source.choice([-u.outer_max, u.outer_max, 0, source.randint(-u.outer_max, u.outer_max)])
                           for _ in range(u.lanes)], np.int32)
         word = n % n_words
         jobs.append((word, t, codes))
+        twin.change(c, t, codes[None], 0, changes, 0)
         if threshold:
-            if twin.accumulate_threshold(c, t, codes[None], 0, chi, word, counts, negative):
+            if twin.accumulate_threshold(c, changes, 0, chi, word, counts, negative):
                 expected_pulses.append((counts.tolist(), [int(s) for s, n in zip(negative, counts, strict=True) if n]))
         else:
-            expected_clips += twin.accumulate(c, t, codes[None], 0, chi, word)
+            expected_clips += twin.accumulate(c, changes, 0, chi, word)
         states.append(chi[word].copy())
 
     async def step(ctx, valid=0, word=0):

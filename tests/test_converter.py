@@ -20,7 +20,7 @@ def test_every_charge_of_a_small_converter(lsb):
     c = converter.converter_constants(Params(unit=UnitParams(adc_bits=4)))
     ties = 0
     for charge in range(-10 * lsb, 10 * lsb + 1):
-        code, clipped = converter.convert(c, lsb, charge)
+        code, clipped = converter.convert(c.adc_max, lsb, charge)
         expected = rounded(Fraction(charge, lsb))
         ties += Fraction(charge, lsb) % 1 == Fraction(1, 2)
         assert (code, clipped) == (max(min(expected, 7), -7), abs(expected) > 7)
@@ -29,7 +29,7 @@ def test_every_charge_of_a_small_converter(lsb):
 
 def test_ties_and_clips_by_hand():
     c = converter.converter_constants(Params(unit=UnitParams(adc_bits=4)))
-    assert [converter.convert(c, 10, q) for q in (-75, -74, -5, -4, 0, 4, 5, 74, 75)] == [
+    assert [converter.convert(c.adc_max, 10, q) for q in (-75, -74, -5, -4, 0, 4, 5, 74, 75)] == [
         (-7, True), (-7, False), (-1, False), (0, False), (0, False), (0, False), (1, False), (7, False), (7, True)]
 
 
@@ -44,9 +44,9 @@ def test_full_scale_of_difference_reads(range_select, adc_bits):
         lsb = converter.lsb_charge(c, range_select, steps)
         assert abs(lsb * c.adc_max - full_scale) <= c.adc_max / 2 + 1
         for sign in (1, -1):
-            assert converter.convert(c, lsb, sign * full_scale) == (sign * c.adc_max, False)
-            assert converter.convert(c, lsb, sign * (full_scale + lsb)) == (sign * c.adc_max, True)
-            assert converter.convert(c, lsb, sign * (full_scale - lsb)) == (sign * (c.adc_max - 1), False)
+            assert converter.convert(c.adc_max, lsb, sign * full_scale) == (sign * c.adc_max, False)
+            assert converter.convert(c.adc_max, lsb, sign * (full_scale + lsb)) == (sign * c.adc_max, True)
+            assert converter.convert(c.adc_max, lsb, sign * (full_scale - lsb)) == (sign * (c.adc_max - 1), False)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 16, 30, 100, 127])
@@ -56,10 +56,10 @@ def test_scan_full_scale_follows_the_window(steps):
     lsb = converter.lsb_charge(c, 3, steps)
     g_max = round(p.g_max_us / float(G_LSB_US))
     assert lsb == rounded(Fraction(g_max * steps, 127))
-    assert converter.convert(c, lsb, g_max * steps) == (127, False)
-    assert converter.convert(c, lsb, -g_max * steps) == (-127, False)
+    assert converter.convert(c.adc_max, lsb, g_max * steps) == (127, False)
+    assert converter.convert(c.adc_max, lsb, -g_max * steps) == (-127, False)
     for g_us in (p.g_min_us, 1.0, 6.0, 11.9):
-        code, _ = converter.convert(c, lsb, round(g_us / float(G_LSB_US)) * steps)
+        code, _ = converter.convert(c.adc_max, lsb, round(g_us / float(G_LSB_US)) * steps)
         assert abs(code - g_us / p.g_max_us * 127) <= 0.5 + 127 * (0.5 / lsb + 0.5 / g_max)
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from model.analog import crossbar
+from model.analog import crossbar, pcm
 
 ROWS, COLS = 13, 9
 
@@ -14,7 +14,10 @@ def naive(plane, weights, is_transpose, first, count):
 
 def call(plane, weights, is_transpose, first, count):
     out = np.zeros(count, np.int64)
-    (crossbar.transpose if is_transpose else crossbar.forward)(plane, weights, first, out)
+    if is_transpose:
+        crossbar.transpose(plane, weights, first, out)
+    else:
+        crossbar.forward(plane, weights, first, max(1, int(np.abs(plane.astype(np.int64)).max())), out)
     return out.tolist()
 
 
@@ -41,14 +44,15 @@ def test_single_lines_at_the_edges(is_transpose):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("g", "w"), [(100 << 16, 255), (2 * pcm.VARIANCE_MAX, 255 * 255), (12 << 12, 127), (1, 1)])
 @pytest.mark.parametrize("is_transpose", [False, True])
-def test_largest_sum_does_not_overflow(is_transpose, sign):
-    n, g, w = 4096, 1 << 23, 1 << 16
+def test_largest_sum_does_not_overflow(is_transpose, g, w, sign):
+    n = 4096
     plane = np.full((1, n) if is_transpose else (n, 1), sign * g, np.int32)
     assert call(plane, np.full(n, w, np.int32), is_transpose, 0, 1) == [sign * n * g * w]
 
 
 def test_forward_adds_to_its_output():
     out = np.array([5, -5], np.int64)
-    crossbar.forward(np.array([[1, 2]], np.int32), np.array([10], np.int32), 0, out)
+    crossbar.forward(np.array([[1, 2]], np.int32), np.array([10], np.int32), 0, 2, out)
     assert out.tolist() == [15, 15]

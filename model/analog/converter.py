@@ -50,10 +50,13 @@ def lsb_charge(converter, range_select, steps):
 
 
 @njit(cache=True)
-def convert(converter, lsb, charge):
-    """Code of ``charge`` at an LSB charge of ``lsb``, and whether it was clipped."""
+def convert(adc_max, lsb, charge):
+    """Code of ``charge`` at an LSB charge of ``lsb``, and whether it was clipped.
+
+    Not the constants but ``adc_max``: their array would be counted up and down at each of a read's outputs.
+    """
     code = (2 * abs(charge) + lsb) // (2 * lsb)
-    clipped = code > converter.adc_max
+    clipped = code > adc_max
     if clipped:
-        code = converter.adc_max
+        code = adc_max
     return -code if charge < 0 else code, clipped

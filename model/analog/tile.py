@@ -152,13 +152,14 @@ def read_one(tc, state, generator, tile, codes, transpose, half, range_select, s
             crossbar.transpose(state.variance[tile, half], squares, first, variance)
         else:
             crossbar.forward(state.variance[tile, half], squares, first, 2 * pcm.VARIANCE_MAX, variance)
+        scale = tc.sigma_scale
         for j in range(n):
-            sigma = np.int64(np.sqrt(float(variance[j]) * tc.sigma_scale) + 0.5)
+            sigma = np.int64(np.sqrt(float(variance[j]) * scale) + 0.5)
             charge[j] += (sigma * pcm.draw(generator) + (1 << (pcm.DRAW_BITS - 1))) >> pcm.DRAW_BITS
-    lsb = converter.lsb_charge(tc.converter, range_select, steps)
+    lsb, adc_max = converter.lsb_charge(tc.converter, range_select, steps), tc.converter.adc_max
     clips = 0
     for j in range(n):
-        code, clipped = converter.convert(tc.converter, lsb, charge[j])
+        code, clipped = converter.convert(adc_max, lsb, charge[j])
         out[j] = code
         clips += clipped
     return clips

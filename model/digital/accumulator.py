@@ -28,7 +28,7 @@ def change(u, t, codes, group, changes, row):
 def accumulate_threshold(u, changes, row, chi, word, counts, negative):
     """Add the outer product of one line, take whole eps out of chi; returns 1 when any lane is due.
 
-    ``changes`` int32 (rows, lanes): U, of which row ``row`` is added; ``chi`` int32 (words, lanes), of which row ``word`` is updated.
+    ``changes`` int32 (rows, lanes): U, of which row ``row`` is added to row ``word`` of ``chi`` int32 (words, lanes).
     ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): the pulses, written only when the result is 1.
     """
     highest, lowest = _int32(0), _int32(0)

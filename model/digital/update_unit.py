@@ -48,8 +48,8 @@ class Run(NamedTuple):
     reads: np.ndarray
     """int64 (n * words_per_line,): cycle of each word's read, without holds."""
     changes: np.ndarray
-    """int32 ((2 outer_max + 1) * words_per_line, lanes): U of code c, group g in row (c + outer_max) * words_per_line + g, made for
-    the codes that occur."""
+    """int32 ((2 outer_max + 1) * words_per_line, lanes): U of code c, group g in row (c + outer_max) * words_per_line + g, made
+    for the codes that occur."""
     at: np.ndarray
     """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
     the pipeline is empty, pulse commands so far."""
