@@ -38,15 +38,14 @@ FULL_EPOCHS = 30
 """Epochs of the default and of the float reference [1]."""
 SWEEP_EPOCHS = 5
 """Epochs of the other settings [1]."""
-RATE, DECAY = 0.15, 0.9
+RATE, DECAY = 0.1, 0.9
 """Learning rate of the first epoch, and its factor after each epoch of a full run [1]."""
 SWEEP_DECAY = DECAY ** ((FULL_EPOCHS - 1) / (SWEEP_EPOCHS - 1))
 """Factor of a short run: its last epoch has the rate of the last epoch of a full run [1]."""
-REFRESH = 700
-"""Images between two scans [1]."""
-UNIT: Mapping[str, Any] = {"outer_bits": 6}
-TILE: Mapping[str, Any] = {"weight_range_us": 16.0, "adc_range": (8.0, 12.0, 3.0, 1.0)}
-"""What the default changes in ``model/params.py``."""
+FIELDS: Mapping[str, Any] = {"refresh": 700, "output_scale": 2.0}
+UNIT: Mapping[str, Any] = {}
+TILE: Mapping[str, Any] = {"weight_range_us": 16.0, "adc_range": (8.0, 6.0, 2.0, 1.0)}
+"""What the default changes in ``Experiment`` and in ``model/params.py``."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 RESULTS = _ROOT / "cosim" / "results" / "study"
@@ -77,7 +76,7 @@ class Setting:
         schedule = {"epochs": FULL_EPOCHS, "rate_decay": DECAY} if self.full else {
             "epochs": SWEEP_EPOCHS, "rate_decay": SWEEP_DECAY}
         return Experiment(**{"dataset": "mnist", "layers": (784, 250, 10), "images": 60_000, "seed": seed, "params": params,
-                             "rate": RATE, "refresh": REFRESH, **schedule, **self.fields})
+                             "rate": RATE, **FIELDS, **schedule, **self.fields})
 
 
 DEFAULT = Setting(name="default", change="nothing", full=True)
@@ -86,18 +85,24 @@ SETTINGS = (
     Setting(name="float", change="float32 weights, no converters, no devices", full=True, is_float=True),
     Setting(name="short", change="nothing"),
     Setting(name="short-float", change="float32 weights, no converters, no devices", is_float=True),
-    Setting(name="range-8", change="a weight of 1 is 8 uS (one device step 0.096)", tile={"weight_range_us": 8.0}),
-    Setting(name="outer-4", change="outer product from 4 bit of x and delta", unit={"outer_bits": 4}),
-    Setting(name="adc-12", change="converter ranges 12, 12, 12", tile={"adc_range": (12.0, 12.0, 12.0, 1.0)}),
-    Setting(name="adc-9-bit", change="converters of 9 bit", unit={"adc_bits": 9}),
-    Setting(name="no-read-noise", change="reads without noise", tile={"read_sigma": (0.0, 0.0)}),
+    Setting(name="range-8", change="8 uS for a weight of 1: the step of a SET pulse is 0.096", tile={"weight_range_us": 8.0}),
+    Setting(name="scale-1", change="output_scale 1, converter ranges 8, 12, 2: weights of the last layer up to 0.75",
+            fields={"output_scale": 1.0}, tile={"adc_range": (8.0, 12.0, 2.0, 1.0)}),
+    Setting(name="outer-6", change="outer product from 6 bit of x and delta", unit={"outer_bits": 6}),
     Setting(name="no-set-noise", change="every SET pulse gives its mean step", tile={"set_sigma": (0.0, 0.0, 0.0)}),
+    Setting(name="no-read-noise", change="reads without noise", tile={"read_sigma": (0.0, 0.0)}),
     Setting(name="refresh-3000", change="a scan every 3,000 images", fields={"refresh": 3000}),
-    Setting(name="outer-7", change="outer product from 7 bit of x and delta", unit={"outer_bits": 7}),
-    Setting(name="chi-9-bit", change="chi of 9 bit, eps = 2^8 LSB", unit={"chi_bits": 9, "eps_log2": 8}),
+    Setting(name="adc-9-bit", change="converters of 9 bit", unit={"adc_bits": 9}),
+    Setting(name="eps-8", change="eps = 2^8 chi LSB, chi of 9 bit", unit={"chi_bits": 9, "eps_log2": 8}),
+    Setting(name="eps-14", change="eps = 2^14 chi LSB, chi of 15 bit", unit={"chi_bits": 15, "eps_log2": 14}),
+    Setting(name="clip-1", change="an update is at most 1 eps", unit={"update_max_steps": 1}),
+    Setting(name="adc-12", change="converter ranges 12, 12, 12", tile={"adc_range": (12.0, 12.0, 12.0, 1.0)}),
+    Setting(name="outer-3", change="outer product from 3 bit of x and delta", unit={"outer_bits": 3}),
+    Setting(name="range-24", change="24 uS for a weight of 1: the step of a SET pulse is 0.032", tile={"weight_range_us": 24.0}),
+    Setting(name="refresh-100", change="a scan every 100 images", fields={"refresh": 100}),
     Setting(name="mse", change="squared error, rate 0.4", fields={"loss": "mse", "rate": 0.4}),
 )
-"""In order of importance: what is not run in the time is left out from the end."""
+"""In the order of the table."""
 
 
 def run_one(setting: Setting, seed: int, data: Dataset, say: Callable[[str], None]) -> tuple[dict, ModelBackend | None]:
@@ -140,6 +145,8 @@ def run(settings: Sequence[Setting], seeds: Sequence[int], data: Dataset, say: C
 
 def trained(setting: Setting, seed: int, data: Dataset, say: Callable[[str], None], states: Path = STATES) -> ModelBackend:
     """A backend with the devices that a run of ``setting`` leaves: those kept, or from training it now."""
+    if setting.is_float:
+        raise InputError(f"setting {setting.name}: the float reference has no devices")
     experiment = setting.experiment(seed)
     path = states / f"seed{seed}.npz"
     if path.is_file():
@@ -152,8 +159,7 @@ def trained(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
                 backend.side.tick = -1                               # the next program brings the devices to its own tick
                 return backend
     backend = run_one(setting, seed, data, say)[1]
-    if backend is None:
-        raise InputError(f"setting {setting.name}: the float reference has no devices")
+    assert backend is not None
     _keep(states, experiment, backend)
     return backend
 

@@ -318,7 +318,7 @@ class _Compiler:
     def _train(self, buffer):
         last, unit = self.n_layers, {}
         self._forward(buffer, training=True)
-        unit[last] = self._output_error()
+        unit[last] = self._output_error(buffer)
         for layer in range(last, 0, -1):
             if layer < last:
                 unit[layer] = self._hidden_error(layer, unit[layer + 1])
@@ -328,8 +328,12 @@ class _Compiler:
             self._update(layer, buffer, unit[layer])
         self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
 
-    def _output_error(self):
-        """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit."""
+    def _output_error(self, buffer):
+        """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit.
+
+        Softmax: the table of reciprocals has steps of 2 %, more than most errors of a trained network, so the error of the
+        label is made the sum of the others with its sign changed: target - y, then less target x the sum of all.
+        """
         last, size = self.n_layers, self.layers[-1]
         y, delta, z = self.h[last], self.delta[last], self.z[last]
         if self.loss == "softmax-ce":
@@ -345,6 +349,11 @@ class _Compiler:
         if self.loss == "mse":
             self._vector(VectorOp.LUT, self.slope[last], z, size, lut=self.lut["y_slope"])
         self._vector(VectorOp.SUB, delta, delta, size, b=y)
+        if self.loss == "softmax-ce":
+            self._vector(VectorOp.SUM, self.scalar, delta, size)
+            self._vector(VectorOp.MUL, self.slope[last], buffer + self.target_word, size, b=self.scalar, b_kind=BKind.ELEMENT,
+                         shift=8)
+            self._vector(VectorOp.SUB, delta, delta, size, b=self.slope[last])
         if self.loss != "mse":
             return 1 / ONE
         self._vector(VectorOp.MUL, delta, delta, size, b=self.slope[last], shift=14)
