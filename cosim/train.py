@@ -55,6 +55,7 @@ class Options:
     rate: float | None
     rate_decay: float
     refresh: int
+    output_scale: float
     test_images: int
 
 
@@ -102,6 +103,9 @@ def _parse(
         f"Factor on the rate after each epoch, 0.001 to 1. [default: {_UNSET.rate_decay:g}]")] = _UNSET.rate_decay,
     refresh: Annotated[int, _option(
         f"Images between two refresh scans; 0: never. [default: {_UNSET.refresh}]")] = _UNSET.refresh,
+    output_scale: Annotated[float, _option(
+        "Weights of the last layer are this times those of the others for the same conductances, 0.001 to 1000. "
+        f"[default: {_UNSET.output_scale:g}]")] = _UNSET.output_scale,
     test_images: Annotated[int, _option("Test images per evaluation; 0: all. [default: 0]")] = _UNSET.test_images,
 ) -> Options:
     return Options(**locals())
@@ -221,7 +225,8 @@ def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params
         epochs=defaults.epochs if options.epochs is None else options.epochs,
         loss=options.loss, activation=options.activation,
         rate=default_rate(options.loss) if options.rate is None else options.rate,
-        rate_decay=options.rate_decay, refresh=options.refresh, test_images=options.test_images)
+        rate_decay=options.rate_decay, refresh=options.refresh, output_scale=options.output_scale,
+        test_images=options.test_images)
 
 
 def _fail(message: str, code: int) -> int:

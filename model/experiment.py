@@ -73,6 +73,8 @@ class Experiment:
     """Factor on the learning rate after each epoch [1]."""
     refresh: int = 1000
     """Images between two refresh scans [1]; 0: never. Prototype: 500 to 1,000 cost no accuracy, 2,000 cost 0.4 points."""
+    output_scale: float = 1.0
+    """Weights of the last layer are this times (G+ - G-) / weight_range_us [1]: tables and rate of the program, no hardware."""
     test_images: int = 0
     """Test images evaluated [1]; 0: all."""
     params: Params = field(default_factory=Params)
@@ -81,7 +83,7 @@ class Experiment:
     def __post_init__(self):
         for name, low, high in (
             ("images", 1, 10_000_000), ("epochs", 1, 10_000), ("seed", 0, 2**32 - 1), ("rate", 1e-6, 16.0),
-            ("rate_decay", 1e-3, 1.0), ("refresh", 0, 10_000_000), ("test_images", 0, 10_000_000),
+            ("rate_decay", 1e-3, 1.0), ("refresh", 0, 10_000_000), ("output_scale", 1e-3, 1e3), ("test_images", 0, 10_000_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

@@ -112,24 +112,28 @@ class Program:
 
 def compile_experiment(experiment, rate: float) -> Program:
     """Compile the network of an ``Experiment`` with learning rate ``rate`` [1]."""
-    return compile_network(experiment.layers, experiment.params, experiment.loss, rate, experiment.activation)
+    return compile_network(experiment.layers, experiment.params, experiment.loss, rate, experiment.activation,
+                           experiment.output_scale)
 
 
-def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4, activation: str = "sigmoid") -> Program:
-    """Compile an MLP. layers: sizes from input to output; loss: mse, sigmoid-ce or softmax-ce; rate [1].
+def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4, activation: str = "sigmoid",
+                    output_scale: float = 1.0) -> Program:
+    """Compile an MLP. layers: sizes from input to output; loss: mse, sigmoid-ce or softmax-ce; rate [1]; output_scale: weights of
+    the last layer are this times (G+ - G-) / weight_range_us [1].
 
     Raises CapacityError if the network does not fit the build.
     """
-    return _Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation]).program
+    return _Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale).program
 
 
 class _Compiler:
     """Lays out tiles, chi and vector memory, then writes the entries one after the other."""
 
-    def __init__(self, layers, params, loss, rate, activation):
+    def __init__(self, layers, params, loss, rate, activation, output_scale):
         self.params, self.u, self.layers = params, params.unit, layers
         self.loss, self.rate, self.activation = loss, rate, activation
         self.n_layers = len(layers) - 1
+        self.output_scale = output_scale
         self.program = Program(params, layers)
         self.program.matrices = _place_matrices(layers, self.u)
         self._place_vectors()
@@ -179,6 +183,10 @@ class _Compiler:
         """Value of full-scale lines that drive ``layer`` [1]."""
         return 1.0 if layer == 1 else self.activation.full
 
+    def _scale(self, layer):
+        """Weight of ``layer`` per (G+ - G-) / weight_range_us [1]."""
+        return self.output_scale if layer == self.n_layers else 1.0
+
     def _tables(self):
         """Tables: hidden f and slope per line full scale in use; output tables by loss."""
         self.lut = {}
@@ -188,7 +196,7 @@ class _Compiler:
             self._table(("f", full), act.f(z) / act.full * ONE)
             self._table(("slope", full), act.slope(z) / act.slope_full * SLOPE_ONE)
         full = self._x_full(self.n_layers)
-        z = self._z_of_code(1) * full
+        z = self._z_of_code(1) * full * self.output_scale
         if self.loss == "softmax-ce":
             # s = sum of exp in [1, n] is (index + 256) levels above 1: a level is 2^sum_shift / exp_one
             n, half = max(self.layers[-1], 2), 1 << self.u.lut_bits - 1
@@ -310,7 +318,7 @@ class _Compiler:
     def _train(self, buffer):
         last, unit = self.n_layers, {}
         self._forward(buffer, training=True)
-        unit[last] = self._output_error()
+        unit[last] = self._output_error(buffer)
         for layer in range(last, 0, -1):
             if layer < last:
                 unit[layer] = self._hidden_error(layer, unit[layer + 1])
@@ -320,8 +328,12 @@ class _Compiler:
             self._update(layer, buffer, unit[layer])
         self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
 
-    def _output_error(self):
-        """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit."""
+    def _output_error(self, buffer):
+        """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit.
+
+        Softmax: the table of reciprocals has steps of 2 %, more than most errors of a trained network, so the error of the
+        label is made the sum of the others with its sign changed: target - y, then less target x the sum of all.
+        """
         last, size = self.n_layers, self.layers[-1]
         y, delta, z = self.h[last], self.delta[last], self.z[last]
         if self.loss == "softmax-ce":
@@ -337,6 +349,11 @@ class _Compiler:
         if self.loss == "mse":
             self._vector(VectorOp.LUT, self.slope[last], z, size, lut=self.lut["y_slope"])
         self._vector(VectorOp.SUB, delta, delta, size, b=y)
+        if self.loss == "softmax-ce":
+            self._vector(VectorOp.SUM, self.scalar, delta, size)
+            self._vector(VectorOp.MUL, self.slope[last], buffer + self.target_word, size, b=self.scalar, b_kind=BKind.ELEMENT,
+                         shift=8)
+            self._vector(VectorOp.SUB, delta, delta, size, b=self.slope[last])
         if self.loss != "mse":
             return 1 / ONE
         self._vector(VectorOp.MUL, delta, delta, size, b=self.slope[last], shift=14)
@@ -348,7 +365,7 @@ class _Compiler:
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer, transpose=1, src=self.code[layer + 1])
         self._emit(Opcode.READ, matrix=layer, transpose=1, half=Half.DIFFERENCE, range=2, dst=self.delta[layer], count=size)
         self._vector(VectorOp.MUL, self.delta[layer], self.delta[layer], size, Wait.LINES, b=self.slope[layer], shift=shift)
-        back = self.params.tile.adc_range[2] / self.u.adc_max * self.u.line_max * unit_above
+        back = self.params.tile.adc_range[2] / self.u.adc_max * self.u.line_max * self._scale(layer + 1) * unit_above
         return back * 2.0**shift * self.activation.slope_full / SLOPE_ONE
 
     def _update(self, layer, buffer, unit):
@@ -360,7 +377,7 @@ class _Compiler:
         walk, lanes = (x_operand, d_operand) if by_rows else (d_operand, x_operand)
         drop = 2.0 ** (u.line_bits - u.outer_bits)
         chi_lsb = tile.step_us / tile.weight_range_us / u.eps
-        factor = drop * drop / u.line_max * self._x_full(layer) * unit * self.rate / chi_lsb
+        factor = drop * drop / u.line_max * self._x_full(layer) * unit * self.rate / (chi_lsb * self._scale(layer))
         mantissa, exponent = math.frexp(factor)
         mantissa, exponent = round(mantissa * (1 << u.rate_bits)), exponent - u.rate_bits
         if mantissa == 1 << u.rate_bits:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.isa import Opcode, VectorOp, Walk, decode
+from model.machine import ModelBackend
 from model.params import MNIST, Params
 from model.program import ONE, CapacityError, compile_network
 
@@ -123,6 +124,43 @@ def test_softmax_tables_against_float():
         real = np.exp((z - z.max()) * params.tile.adc_range[1] / params.unit.adc_max)
         worst = max(worst, np.abs(p / ONE - real / real.sum()).max())
     assert worst < 0.01
+
+
+def test_output_scale_moves_rates_only_and_the_tables_of_the_outputs():
+    plain, scaled = (compile_network((784, 250, 10), MNIST, "mse", 0.4, output_scale=scale) for scale in (1.0, 4.0))
+    rates = []
+    for program in (plain, scaled):
+        updates = [o for opcode, _, o in instructions(program, "train_one") if opcode == Opcode.UPDATE]
+        rates.append({o["matrix"]: o["rate"] * 2.0 ** o["exponent"] for o in updates})
+    assert rates[1][1] == rates[0][1] / 4                 # the same step of the weight is a quarter of the conductance
+    assert rates[1][0] == rates[0][0] * 4                 # errors come back through weights four times as large
+    changed = [not np.array_equal(*pair) for pair in zip(plain.luts, scaled.luts, strict=True)]
+    assert changed == [False, False, True, True]          # f and slope of the hidden layer, y and its slope
+    index = 20
+    assert scaled.luts[2][index] == plain.luts[2][4 * index]
+
+
+def test_softmax_error_of_the_label_is_that_of_the_others():
+    """One image through the unit's vector memory: small errors survive the coarse table of reciprocals."""
+    params = dataclasses.replace(MNIST, tile=dataclasses.replace(MNIST.tile, noise=False))
+    program = compile_network((784, 10), params, "softmax-ce", 0.1)
+    backend = ModelBackend(params, 3)
+    backend.configure(program)
+    backend.execute("clear")
+    scale, = [o for opcode, _, o in instructions(program, "train_one") if opcode == Opcode.VECTOR and o["op"] == VectorOp.SCALE]
+    images = np.random.default_rng(0).integers(0, 256, (60, 784)).astype(np.uint8)
+    small = 0
+    for image in images:
+        z = backend.run("evaluate", program.packets("evaluate", image[None], np.array([0])))[0]
+        label = int(z.argmax())
+        backend.run("train", program.packets("train", image[None], np.array([label])))
+        delta = backend.unit.vec[scale["a"] * params.unit.vector_width:][:10].astype(float)
+        real = np.exp((z.astype(float) - z.max()) * params.tile.adc_range[1] / params.unit.adc_max)
+        error = 1 - real[label] / real.sum()
+        assert abs(delta.sum()) <= 0.005 * np.abs(delta).sum() + 3
+        assert delta[label] / ONE == pytest.approx(error, rel=0.02, abs=1e-3)
+        small += error < 0.008
+    assert small
 
 
 def test_packets():

@@ -134,6 +134,7 @@ BAD_OPTIONS = [
     (["--rate", "nan"], r"rate = nan: allowed is"),
     (["--rate", "0"], r"rate = 0.0: allowed is"),
     (["--rate-decay", "1.5"], r"rate_decay = 1.5: allowed is"),
+    (["--output-scale", "0"], r"output_scale = 0.0: allowed is"),
     (["--loss", "hinge"], r"unknown loss 'hinge': allowed are mse, sigmoid-ce, softmax-ce"),
     (["--activation", "step"], r"unknown activation 'step'"),
     (["--waves", "--backend", "model"], r"waves are of the RTL"),
