@@ -12,7 +12,7 @@ from model.params import Params
 
 __all__ = ["ACTIVATIONS", "DEFAULTS", "LOSSES", "Defaults", "Experiment", "default_rate", "parse_layers"]
 
-LOSSES = {"mse": 0.4, "sigmoid-ce": 0.05, "softmax-ce": 0.05}
+LOSSES = {"mse": 0.4, "sigmoid-ce": 0.1, "softmax-ce": 0.1}
 """Losses and their default learning rates [1]: squared error with sigmoid outputs; cross-entropy with sigmoid or softmax."""
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
@@ -69,11 +69,11 @@ class Experiment:
     """One of ACTIVATIONS."""
     rate: float = LOSSES["softmax-ce"]
     """Learning rate of the first epoch [1]."""
-    rate_decay: float = 1.0
+    rate_decay: float = 0.9
     """Factor on the learning rate after each epoch [1]."""
     refresh: int = 1000
     """Images between two refresh scans [1]; 0: never. Prototype: 500 to 1,000 cost no accuracy, 2,000 cost 0.4 points."""
-    output_scale: float = 1.0
+    output_scale: float = 2.0
     """Weights of the last layer are this times (G+ - G-) / weight_range_us [1]: tables and rate of the program, no hardware."""
     test_images: int = 0
     """Test images evaluated [1]; 0: all."""

@@ -77,7 +77,7 @@ class UnitParams:
     """Idle cycles after each SET pulse [cycles]. Design choice (no published value)."""
     reset_cycles: int = 30
     """RESET pulse width [cycles]. Design choice (no published value)."""
-    reset_gap_cycles: int = 100
+    reset_gap_cycles: int = 20
     """Idle cycles after a RESET pulse, for the cell to cool [cycles]. Design choice (no published value)."""
     counter_bits: int = 48
     """Width of event and cycle counters [bit]."""
@@ -175,8 +175,9 @@ class TileParams:
     """Upper end of the conductance window [uS]. JAP 124, 152135 as coded in srnn-pcm; 20 reproduces the paper's figure."""
     g_min_us: float = 0.1
     """Lower end of the conductance window after a pulse [uS]. Same source."""
-    weight_range_us: float = 8.0
-    """Conductance difference of weight 1.0 [uS]. Nandakumar 2020 [papers.md B3, M+]."""
+    weight_range_us: float = 16.0
+    """Conductance difference of weight 1.0 [uS]. Nandakumar 2020: 8 [papers.md B3, M+]; with 16 fewer weights reach the end of the
+    devices' range (cosim/results/study.md)."""
     step_us: float = 0.77
     """Mean conductance change of one SET pulse, eps [uS]. Nandakumar 2020 [M+]; 0.766 from the 2018 model [D]."""
     set_decay: float = 2.6
@@ -203,10 +204,10 @@ class TileParams:
     """Nominal cycle of the unit for the analogue time base [s]. Design choice: 1 GHz, PWM step 1 ns."""
     noise: bool = True
     """Programming and read noise as a whole; False makes every step the rounded mean."""
-    convert_cycles: int = 8
+    convert_cycles: int = 3
     """Cycles from convert strobe to the first code word [cycles].
     Design choice; HERMES-Core's CCO ADC converts within its window."""
-    adc_range: tuple[float, float, float, float] = (12.0, 12.0, 12.0, 1.0)
+    adc_range: tuple[float, float, float, float] = (8.0, 6.0, 1.0, 1.0)
     """Full scale per range select: forward hidden, forward output, transpose [weight units x full-scale line];
     the fourth (scan of a half) is [g_max x full window of that read]. Chosen by sweep."""
 

@@ -33,8 +33,12 @@ SLOPE_ONE = 32767
 ZERO_EXPONENT = 7
 """Exponent register that stays 0."""
 
-SCAN_STEPS = 31
-"""Code and window of a scan read [PWM steps]. Design choice: a quarter of a full window."""
+BACK_SHIFT = 1
+"""Bits of a delta code that a transpose read leaves out; its window is 2^BACK_SHIFT times shorter than a forward read's.
+Design choice: 6 bits and a sign for the error lose no accuracy (cosim/results/study.md)."""
+
+SCAN_STEPS = 15
+"""Code and window of a scan read [PWM steps]. Design choice: short, for a scan reads every line programmed since the last."""
 
 REFRESH_HIGH_US, REFRESH_LOW_US = 8.0, 6.0
 """A pair is rewritten when its larger device exceeds the first and its difference is below the second [uS].
@@ -324,9 +328,10 @@ class _Compiler:
                 unit[layer] = self._hidden_error(layer, unit[layer + 1])
             self._vector(VectorOp.SCALE, self.code[layer], self.delta[layer], self.layers[layer],
                          e_dst=layer % ZERO_EXPONENT, e_src=ZERO_EXPONENT if layer == last else (layer + 1) % ZERO_EXPONENT)
+            if layer == last:
+                self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
         for layer in range(last, 0, -1):
             self._update(layer, buffer, unit[layer])
-        self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
 
     def _output_error(self, buffer):
         """Error of the outputs, delta = target - y (times the slope of y for squared error); returns its unit.
@@ -362,10 +367,12 @@ class _Compiler:
     def _hidden_error(self, layer, unit_above):
         """Error of a hidden layer, delta = W^T delta_above * slope: transpose read (bias row left out); returns its unit."""
         size, shift = self.layers[layer], self.u.adc_bits - 1
-        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer, transpose=1, src=self.code[layer + 1])
-        self._emit(Opcode.READ, matrix=layer, transpose=1, half=Half.DIFFERENCE, range=2, dst=self.delta[layer], count=size)
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer, transpose=1, src=self.code[layer + 1], shift=BACK_SHIFT)
+        self._emit(Opcode.READ, matrix=layer, transpose=1, half=Half.DIFFERENCE, range=2, dst=self.delta[layer], count=size,
+                   steps=self.u.line_max >> BACK_SHIFT)
         self._vector(VectorOp.MUL, self.delta[layer], self.delta[layer], size, Wait.LINES, b=self.slope[layer], shift=shift)
         back = self.params.tile.adc_range[2] / self.u.adc_max * self.u.line_max * self._scale(layer + 1) * unit_above
+        back *= 1 << BACK_SHIFT
         return back * 2.0**shift * self.activation.slope_full / SLOPE_ONE
 
     def _update(self, layer, buffer, unit):
