@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train test test-slow formal verilog lint clean
+.PHONY: help train mnist test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -13,6 +13,12 @@ help: ## this table
 	@echo
 	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
 	@echo 'CHECKPOINT= RESUME=1, each as the option of the same name in: $(RUN) -m cosim.train --help'
+
+mnist: DATASET := mnist
+mnist: IMAGES ?= 60000
+mnist: EPOCHS ?= 30
+mnist: OUT ?= runs/paper-seed$(or $(SEED),1)
+mnist: train ## the paper's experiment: 60,000 images x 30 epochs on the RTL; stopped, it goes on with RESUME=1
 
 train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it; writes the directory OUT
 	@$(RUN) -m cosim.train \
