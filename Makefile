@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train mnist test test-slow formal verilog lint clean
+.PHONY: help train mnist study drift test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -27,6 +27,13 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
+
+study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has no result yet; cosim/results/study.md
+	@$(RUN) -m cosim.study run
+	@$(RUN) -m cosim.study table
+
+drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; cosim/results/drift.png
+	@$(RUN) -m cosim.drift
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'
