@@ -7,7 +7,7 @@ from cosim import drift, study
 from model.datasets import load_digits
 
 SETTING = study.Setting(name="small", change="nothing", full=True, fields={
-    "dataset": "digits", "layers": (64, 32, 10), "images": 1498, "epochs": 3, "rate": 0.2}, tile={"drift_nu": 0.1})
+    "dataset": "digits", "layers": (64, 32, 10), "images": 1498, "epochs": 6}, tile={"drift_nu": 0.1})
 
 
 @pytest.fixture(scope="module")
