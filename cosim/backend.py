@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
@@ -74,6 +75,10 @@ class RtlBackend(Driver):
     def inject(self, fault: str) -> None:
         """Test the checks: ``lose_pulse`` drops the next SET pulse of a threshold on its way to the tile."""
         self._call("inject", fault)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of this process and the simulator so far [s]."""
+        return time.process_time() + self._call("cpu_seconds")
 
     def mark(self) -> None:
         """Mark this place in the recording, see ``cosim.recording``."""

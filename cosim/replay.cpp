@@ -2,13 +2,14 @@
 //
 //   replay RECORDING
 //
-// At every mark it compares bench.status with the recording, prints the seconds since the last mark (or since the start) as a line
-// and waits for a line of input, if there is one. The loop is that of cocotb's verilator.cpp.
+// At every mark it compares bench.status with the recording, prints the seconds since the last mark (or since the start), elapsed
+// and of CPU time, as a line and waits for a line of input, if there is one. The loop is that of cocotb's verilator.cpp.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -67,6 +68,7 @@ private:
     std::vector<vpiHandle> handles;
     int marks = 0;
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    std::clock_t cpu_start = std::clock();
 
     void next() {
         ended = content.size() - at < sizeof head;
@@ -103,6 +105,7 @@ private:
 
     void mark(const char* bytes, size_t words) {
         const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+        const double cpu = double(std::clock() - cpu_start) / CLOCKS_PER_SEC;
         s_vpi_value value{};
         value.format = vpiVectorVal;
         vpi_get_value(handles.at(0), &value);
@@ -115,10 +118,11 @@ private:
                      marks, now, k, found, recorded);
         }
         marks++;
-        std::printf("%.9f\n", passed.count());
+        std::printf("%.9f %.9f\n", passed.count(), cpu);
         std::fflush(stdout);
         for (int c = 0; c != '\n' && c != EOF;) c = std::getchar();
         start = std::chrono::steady_clock::now();
+        cpu_start = std::clock();
     }
 };
 

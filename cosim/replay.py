@@ -51,8 +51,8 @@ class Replay:
                                             stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
         self.waits = False
 
-    def step(self) -> float:
-        """Go on to the next mark; returns the time since the last one [s].
+    def step(self) -> tuple[float, float]:
+        """Go on to the next mark; returns elapsed and CPU time since the last one [s].
 
         Raises CosimError when the replay is not at every mark where the recording was, or has no further mark.
         """
@@ -66,7 +66,8 @@ class Replay:
         if not (line := self.process.stdout.readline()):
             log = (self.place / "log").read_text(encoding="utf-8").strip()
             raise CosimError(log or "replay: the recording has no more marks")
-        return float(line)
+        elapsed, cpu = map(float, line.split())
+        return elapsed, cpu
 
     def close(self) -> None:
         """End the replay."""

@@ -8,6 +8,7 @@ file, everything written to the simulation is recorded there, see ``cosim.record
 import os
 import resource
 import struct
+import time
 import traceback
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -216,6 +217,10 @@ class Unit:
     async def memory(self):
         """Peak resident memory [MiB]."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+    async def cpu_seconds(self):
+        """CPU time so far [s]."""
+        return time.process_time()
 
     async def inject(self, fault):
         """Arrange a fault, see ``cosim.backend``."""
