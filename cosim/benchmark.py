@@ -11,8 +11,8 @@ Each round trains the next images in all four, one after the other, so that a sl
 ratios are of one round. Before the first round each trains as many images, not timed. The time of model and cosimulation holds
 what the trainer does for a batch: packets, program, outputs, counters. A refresh scan is timed by itself, after the last round.
 
-Times are CPU times of all processes at work: where others use the machine, the elapsed time of a long chunk holds more of them than
-that of a short one. Elapsed times stand beside them in the file; on a quiet machine they are equal.
+Times are CPU times of all processes at work: where others use the machine, the elapsed time of a long chunk holds more of them
+than that of a short one. Elapsed times stand beside them in the file; on a quiet machine they are equal.
 """
 import json
 import os
@@ -143,7 +143,7 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
 
 
 def figures(samples: Samples, images: int) -> dict:
-    """Medians, minima and maxima of CPU time [ms per image] and of its ratios [1]: ``x``, ``x_min``, ``x_max``; elapsed; scans."""
+    """Medians, minima and maxima of CPU time [ms per image] and its ratios [1]: ``x``, ``x_min``, ``x_max``; elapsed; scans."""
     elapsed, cpu = ({name: [pair[k] for pair in pairs] for name, pairs in samples.items()} for k in range(2))
     columns = {f"{kind}_ms": [1e3 * seconds / images for seconds in cpu[kind]] for kind in KINDS}
     for kind in KINDS:
@@ -159,7 +159,7 @@ def figures(samples: Samples, images: int) -> dict:
 def table(result: dict) -> Table:
     """The table of ``figures``, with the aims."""
     table = Table(title=result["title"], title_justify="left", box=SIMPLE_HEAD)
-    for name in ("", "ms per image (min - max)", "times NumPy (min - max)", "aim"):
+    for name in ("", "ms/image (min - max)", "x NumPy (min - max)", "aim"):
         table.add_column(name, justify="right" if name else "left")
 
     def spread(name, scale=1):
@@ -171,7 +171,7 @@ def table(result: dict) -> Table:
 
     for kind, title in KINDS.items():
         table.add_row(title, spread(f"{kind}_ms"), spread(f"{kind}_ratio"), aim(f"{kind}_ratio", "{:g}"))
-    table.add_row("Python, VPI", f"{spread('share', 100)} %", "of the cosimulation", aim("share", "{:.0%}"))
+    table.add_row("Python, VPI", f"{spread('share', 100)} %", "of cosimulation", aim("share", "{:.0%}"))
     return table
 
 
