@@ -159,12 +159,12 @@ def figures(samples: Samples, images: int) -> dict:
 def table(result: dict) -> Table:
     """The table of ``figures``, with the aims."""
     table = Table(title=result["title"], title_justify="left", box=SIMPLE_HEAD)
-    for name in ("", "ms/image (min - max)", "x NumPy (min - max)", "aim"):
+    for name in ("", "ms/image (min-max)", "x NumPy (min-max)", "aim"):
         table.add_column(name, justify="right" if name else "left")
 
     def spread(name, scale=1):
         middle, low, high = (f"{scale * result[key]:#.3g}".removesuffix(".") for key in (name, f"{name}_min", f"{name}_max"))
-        return f"{middle} ({low} - {high})"
+        return f"{middle} ({low}-{high})"
 
     def aim(name, form):
         return f"<= {form.format(AIMS[name])}, {'met' if result[name] <= AIMS[name] else 'missed'}" if name in AIMS else ""

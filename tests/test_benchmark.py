@@ -110,9 +110,9 @@ def test_table_shows_figures_and_aims():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(benchmark.table({"title": "a title", **benchmark.figures(SAMPLES, 100)}))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "model 1.00 (0.500 - 2.00) 0.500 (0.250 - 1.00) <= 0.6, met" in lines
-    assert "cosimulation 10.0 (8.00 - 20.0) 5.00 (5.00 - 8.00) <= 6, met" in lines
-    assert "Python, VPI 50.0 (10.0 - 50.0) % of cosimulation <= 40%, missed" in lines
+    assert "model 1.00 (0.500-2.00) 0.500 (0.250-1.00) <= 0.6, met" in lines
+    assert "cosimulation 10.0 (8.00-20.0) 5.00 (5.00-8.00) <= 6, met" in lines
+    assert "Python, VPI 50.0 (10.0-50.0) % of cosimulation <= 40%, missed" in lines
 
 
 def test_yardstick_learns():
