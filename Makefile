@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train test test-slow formal verilog lint clean
+.PHONY: help train bench test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -21,6 +21,9 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
+
+bench: $(VENV)/.run ## time an image on NumPy, model, cosimulation and bare Verilator; writes build/bench.json
+	@$(RUN) -m cosim.benchmark $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(DATASET),--dataset '$(DATASET)')
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'

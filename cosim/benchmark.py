@@ -10,6 +10,7 @@ verilator  the RTL alone: what Python wrote to the very same simulation, replaye
 Each round trains the next images in all four, one after the other, so that a slow minute of the machine falls on all of them; the
 ratios are of one round. Before the first round each trains as many images, not timed. The time of model and cosimulation holds
 what the trainer does for a batch: packets, program, outputs, counters. A refresh scan is timed by itself, after the last round.
+An image takes more pulses, and cycles, at the beginning of a training than later: ``--trained`` begins later.
 
 Times are CPU times of all processes at work: where others use the machine, the elapsed time of a long chunk holds more of them
 than that of a short one. Elapsed times stand beside them in the file; on a quiet machine they are equal.
@@ -86,16 +87,23 @@ class Yardstick:
         return int(hits)
 
 
-def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, fast: bool = True,
-            say: Callable[[str], None] = lambda line: None) -> Samples:
-    """Time ``rounds`` rounds of ``images`` images each; fast: as in ``RtlBackend``. Raises CosimError."""
+def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, trained: int = 0, fast: bool = True,
+            say: Callable[[str], None] = lambda line: None) -> tuple[Samples, float]:
+    """Time ``rounds`` rounds of ``images`` images each, and return the cycles per image too; raises CosimError.
+
+    trained: images of training before, on the model, in steps of ``experiment.refresh``, each with its scan; fast: as in ``RtlBackend``.
+    """
     program = compile_experiment(experiment, experiment.rate)
-    order = np.resize(next(sample_order(experiment, len(data.train_labels))), (1 + rounds, images))
-    batches = [(data.train_images[chosen], data.train_labels[chosen]) for chosen in order]
+    order = np.resize(next(sample_order(experiment, len(data.train_labels))), trained + (1 + rounds) * images)
+    scans = range(experiment.refresh, trained, experiment.refresh)
+    before, batches = ([(data.train_images[chosen], data.train_labels[chosen]) for chosen in parts] for parts in (
+        np.split(order[:trained], scans), np.split(order[trained:], 1 + rounds)))
 
     def ready(backend):
         backend.configure(program)
         backend.execute("clear")
+        if trained:
+            backend.restore(state)
         return backend
 
     def train(backend, batch):
@@ -107,6 +115,17 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
         action(*arguments)
         return time.perf_counter() - start, cpu_seconds() - cpu_start
 
+    model, state = ModelBackend(experiment.params, experiment.seed), {}
+    yardstick = Yardstick(experiment.layers, experiment.rate, experiment.seed)
+    model.configure(program)
+    model.execute("clear")
+    if trained:
+        say(f"training on {trained} images before")
+        for batch in before:
+            train(model, batch)
+            model.execute("scan")
+            yardstick.train(*batch)
+        state = model.state()
     with ExitStack() as stack:
         recording = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosstrain-"))) / "recording"
         say("building the simulation, unless it is there (minutes)")
@@ -119,8 +138,6 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
                 backend.mark()
             backend.execute("scan")
             backend.mark()
-        yardstick = Yardstick(experiment.layers, experiment.rate, experiment.seed)
-        model = ready(ModelBackend(experiment.params, experiment.seed))
         cosim = ready(stack.enter_context(closing(RtlBackend(experiment.params, experiment.seed, fast=fast))))
         replay = stack.enter_context(closing(Replay(backend.folder, recording)))
         actions = {
@@ -132,14 +149,16 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
         for action in actions.values():
             action(batches[0])
         samples: Samples = {kind: [] for kind in actions}
+        cycles = -model.counters()["time"]
         for number, batch in enumerate(batches[1:], 1):
             for kind, action in actions.items():
                 samples[kind].append(action(batch))
             say(f"round {number} of {rounds}")
+        cycles += model.counters()["time"]
         samples["model_scan"] = [timed(time.process_time, model.execute, "scan")]
         samples["cosim_scan"] = [timed(cosim.cpu_seconds, cosim.execute, "scan")]
         replay.step()                                    # the simulation is still the one recorded
-    return samples
+    return samples, cycles / (rounds * images)
 
 
 def figures(samples: Samples, images: int) -> dict:
@@ -192,6 +211,7 @@ def _run(
     dataset: Annotated[str, typer.Option(help="auto, mnist or digits.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Rounds timed.", min=1, max=1000)] = 10,
     images: Annotated[int, typer.Option(help="Images per round.", min=1, max=10_000)] = 100,
+    trained: Annotated[int, typer.Option(help="Images of training before, on the model.", min=0, max=1_000_000)] = 0,
     out: Annotated[Path, typer.Option(help="File of the figures.")] = Path("build/bench.json"),
 ):
     console = Console()
@@ -200,15 +220,17 @@ def _run(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     data = datasets.load(dataset, say=say)
-    experiment = Experiment(dataset=data.name, layers=parse_layers(DEFAULTS[data.name].layers), images=(1 + rounds) * images,
-                            epochs=1)
+    experiment = Experiment(dataset=data.name, layers=parse_layers(DEFAULTS[data.name].layers), epochs=1,
+                            images=trained + (1 + rounds) * images)
     where = machine()
-    samples = measure(experiment, data, rounds, images, say=say)
+    samples, cycles = measure(experiment, data, rounds, images, trained=trained, say=say)
     title = f"{data.name} {experiment.layers_text}, {rounds} rounds of {images} images, CPU time, one thread each"
     result = {"title": title, **figures(samples, images), "aims": AIMS, "dataset": data.name, "layers": list(experiment.layers),
-              "rounds": rounds, "images": images, "refresh": experiment.refresh, "seconds": samples, **where,
-              "versions": versions()}
+              "rounds": rounds, "images": images, "trained": trained, "cycles_per_image": cycles,
+              "refresh": experiment.refresh, "seconds": samples, **where, "versions": versions()}
     console.print(table(result))
+    say(f"{cycles:.0f} cycles per image, {trained} images trained before; "
+        f"{1e3 * result['verilator_ms'] / cycles:.2f} us of Verilator a cycle")
     say(f"a refresh scan, one in {experiment.refresh} images: model {result['model_scan_ms']:.1f} ms, "
         f"cosimulation {result['cosim_scan_ms']:.1f} ms")
     say(f"{where['processor']} ({where['machine']}), {where['cpus']} processors, load before {where['load']:.1f}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cosim import benchmark
+from cosim import benchmark, profile
 from cosim.backend import RtlBackend
 from cosim.build import CosimError
 from cosim.replay import Replay
@@ -79,12 +79,14 @@ def test_another_simulation_is_noticed(recorded, tmp_path):
 
 
 @pytest.mark.cosim
-def test_a_benchmark_of_a_small_build():
+@pytest.mark.parametrize("trained", [0, 5])
+def test_a_benchmark_of_a_small_build(trained):
     images, labels = data(12)
     sets = Dataset(name="digits", source="test", train_images=images, train_labels=labels, test_images=images,
                    test_labels=labels, n_classes=LAYERS[-1])
-    experiment = Experiment(dataset="digits", layers=LAYERS, images=12, epochs=1, params=PARAMS)
-    samples = benchmark.measure(experiment, sets, rounds=2, images=3, fast=False)
+    experiment = Experiment(dataset="digits", layers=LAYERS, images=12, epochs=1, params=PARAMS, refresh=2)
+    samples, cycles = benchmark.measure(experiment, sets, rounds=2, images=3, trained=trained, fast=False)
+    assert cycles > 100
     assert {name: len(seconds) for name, seconds in samples.items()} == {
         **dict.fromkeys(benchmark.KINDS, 2), "model_scan": 1, "cosim_scan": 1}
     assert all(elapsed > 0 and cpu > 0 for pairs in samples.values() for elapsed, cpu in pairs)
@@ -129,3 +131,14 @@ def test_yardstick_learns():
 def test_bad_input_in_one_line(capsys):
     assert benchmark.main(["--rounds", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_profile_groups():
+    lines = ["x = 1;", "", "", "", "", "vlSelfRef.bench__DOT__core__DOT__unit__DOT__update_unit__DOT__chi = 0;",
+             "if (vlSelfRef.bench__DOT__core__DOT__pulse_meter__DOT__x) {",
+             "vlSelfRef.bench__DOT__core__DOT__unit__DOT__refresh = 1;"]
+    groups = [profile.group_of_line(lines, number) for number in (1, 5, 6, 7, 8)]
+    update = "update unit, accumulator, pulse generator"
+    assert groups == [profile.SCHEDULING, update, update, profile.BETWEEN, "refresh"]
+    assert profile.group_of_library("/usr/lib/libpython3.11.so.1.0") == "Python, cocotb, NumPy"
+    assert profile.group_of_library("[kernel.kallsyms]") == profile.OTHER
