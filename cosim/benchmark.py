@@ -91,7 +91,7 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
             say: Callable[[str], None] = lambda line: None) -> tuple[Samples, float]:
     """Time ``rounds`` rounds of ``images`` images each, and return the cycles per image too; raises CosimError.
 
-    trained: images of training before, on the model, a refresh scan after each ``experiment.refresh``; fast: as in ``RtlBackend``.
+    trained: images of training before, on the model, with a scan after each ``experiment.refresh``; fast: see ``RtlBackend``.
     """
     program = compile_experiment(experiment, experiment.rate)
     order = np.resize(next(sample_order(experiment, len(data.train_labels))), trained + (1 + rounds) * images)
