@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train mnist study drift test test-slow formal verilog lint clean
+.PHONY: help train mnist bench study drift test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -34,6 +34,8 @@ study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has
 
 drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; cosim/results/drift.png
 	@$(RUN) -m cosim.drift
+bench: $(VENV)/.run ## time an image on NumPy, model, cosimulation and bare Verilator; writes build/bench.json
+	@$(RUN) -m cosim.benchmark $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(DATASET),--dataset '$(DATASET)')
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
@@ -35,25 +36,26 @@ class RtlBackend(Driver):
     seed: root of all generators; waves: FST file for a window, the first WAVE_IMAGES images trained, which a second, traced
     simulation repeats; follow_all: the ledger follows every weight; gated: the wide units' clocks stop while they are idle
     (faster, equal results); fast: compile for speed (long runs) or compile fast (tests); trace: FST file for all of this
-    simulation.
+    simulation; record: file for everything that is written to this simulation (``cosim.recording``).
     """
 
     name = "rtl"
 
     def __init__(self, params: Params, seed: int, *, waves: Path | None = None, follow_all: bool = False, gated: bool = True,
-                 fast: bool = True, trace: Path | None = None):
+                 fast: bool = True, trace: Path | None = None, record: Path | None = None):
         super().__init__(params)
         if params.tile.convert_cycles < CONVERT_CYCLES_MIN:
             raise ParamsError(f"tile.convert_cycles = {params.tile.convert_cycles}: the bench answers a convert strobe after "
                               f"{CONVERT_CYCLES_MIN} cycles at the earliest; raise it or use the backend model")
         self.seed, self.waves, self.fast, self.trace = seed, waves, fast, trace
         sources, visible = bench_verilog(params)
-        folder = build("unit", sources, "bench", public=visible, fast=fast, timing=True, waves=trace is not None)
+        self.folder = build("unit", sources, "bench", public=visible, fast=fast, timing=True, waves=trace is not None)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         key = secrets.token_bytes(16)
         with Listener(str(self.place / "socket"), "AF_UNIX", authkey=key) as listener:
-            env = {"CROSSTRAIN_SOCKET": str(self.place / "socket"), "CROSSTRAIN_KEY": key.hex()}
-            self.process = start_cocotb(folder, "bench", "cosim.simulator", self.place, env, waves=trace is not None)
+            env = {"CROSSTRAIN_SOCKET": str(self.place / "socket"), "CROSSTRAIN_KEY": key.hex(),
+                   "CROSSTRAIN_RECORD": str(record.resolve()) if record else ""}
+            self.process = start_cocotb(self.folder, "bench", "cosim.simulator", self.place, env, waves=trace is not None)
             self.connection = self._accept(listener)
         self._call_raw((params.to_json(), seed, follow_all, gated))
 
@@ -73,6 +75,14 @@ class RtlBackend(Driver):
     def inject(self, fault: str) -> None:
         """Test the checks: ``lose_pulse`` drops the next SET pulse of a threshold on its way to the tile."""
         self._call("inject", fault)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of this process and the simulator so far [s]."""
+        return time.process_time() + self._call("cpu_seconds")
+
+    def mark(self) -> None:
+        """Mark this place in the recording, see ``cosim.recording``."""
+        self._call("mark")
 
     def _accept(self, listener):
         """Wait for the simulator's connection; raise CosimError if it ends instead."""

@@ -2,13 +2,16 @@
 
 The agent is woken by ``attention`` (see ``cosim.bench``), hands pulses and reads to the analogue model and feeds packets: once
 per image and read, never per cycle. Physics and state are ``model.analog``'s. Commands come over a local socket from
-``cosim.backend``; while it waits for one, simulated time stands still.
+``cosim.backend``; while it waits for one, simulated time stands still. With the environment variable CROSSTRAIN_RECORD set to a
+file, everything written to the simulation is recorded there, see ``cosim.recording``.
 """
 import os
 import resource
 import struct
+import time
 import traceback
 from multiprocessing.connection import Client
+from pathlib import Path
 
 import cocotb
 import numpy as np
@@ -19,6 +22,7 @@ from cosim import vpi
 from cosim.bench import STATUS, memories
 from cosim.feeder import CODE_BITS, feed_bytes
 from cosim.recorders import BEATS, COUNT_BITS, PULSES, UPDATES, lane_words, walked_depth
+from cosim.recording import Recording
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
 from model.isa import Kind
@@ -102,10 +106,14 @@ class Unit:
         self.programmed = set()
         self.status = vpi.Signal("bench.status", STATUS.size)
         self.driven = vpi.Signal("bench.driven", self.u.n_lines * (self.u.line_bits + 1))
-        self.memories = {name: vpi.Memory(f"bench.core.{module}.{name}", width, depth)
+        path = os.environ.get("CROSSTRAIN_RECORD")
+        self.recording = Recording(Path(path)) if path else None
+        memory, signal = (self.recording.memory, self.recording.signal) if self.recording else (vpi.Memory, vpi.Signal)
+        self.memories = {name: memory(f"bench.core.{module}.{name}", width, depth)
                          for name, (module, width, depth, _) in memories(self.u).items()}
-        self.inputs = {name: vpi.Signal(f"bench.{name}", 32) for name in (
-            "packet_go", "packet_beats", "packet_tail", "packet_last", "reg_go", "reg_write", "reg_address", "reg_wdata")}
+        self.inputs = {name: signal(f"bench.{name}", 32) for name in (
+            "rst", "free_running", "packet_go", "packet_beats", "packet_tail", "packet_last",
+            "reg_go", "reg_write", "reg_address", "reg_wdata")}
         self.outputs = {name: vpi.Signal(f"bench.{name}", 32) for name in ("reg_rdata", "reg_resp")}
         self.generators = self.side.generators.read
         self.reg_go, self.packet_go = 0, 0
@@ -113,10 +121,11 @@ class Unit:
         self.seen, self.walked_seen = dict.fromkeys(_COUNTS, 0), 0
         self.done = self.register_done = self.starved = self.lose_pulse = False
 
-    async def reset(self):
-        """Hold reset for a few cycles and let the first attention pass."""
+    async def reset(self, gated):
+        """Hold reset for a few cycles and let the first attention pass; gated: see ``cosim.backend``."""
         await Timer(20, "ns")
-        self.dut.rst.value = 0
+        self.inputs["free_running"].put(int(not gated))
+        self.inputs["rst"].put(0)
         await self._settle()
 
     # ---- registers ----------------------------------------------------------------------------------------------------
@@ -209,10 +218,19 @@ class Unit:
         """Peak resident memory [MiB]."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
+    async def cpu_seconds(self):
+        """CPU time so far [s]."""
+        return time.process_time()
+
     async def inject(self, fault):
         """Arrange a fault, see ``cosim.backend``."""
         assert fault == "lose_pulse"
         self.lose_pulse = True
+
+    async def mark(self):
+        """Mark this place in the recording."""
+        assert self.recording, "nothing is recorded"
+        self.recording.mark(self.status.get())
 
     # ---- agent --------------------------------------------------------------------------------------------------------
 
@@ -353,8 +371,7 @@ async def serve(dut):
     with Client(os.environ["CROSSTRAIN_SOCKET"], authkey=bytes.fromhex(os.environ["CROSSTRAIN_KEY"])) as connection:
         params_json, seed, follow_all, gated = connection.recv()
         unit = Unit(dut, Params.from_json(params_json), seed, follow_all)
-        dut.free_running.value = int(not gated)
-        await unit.reset()
+        await unit.reset(gated)
         connection.send(("ready", None))
         while True:
             try:

@@ -31,7 +31,7 @@ from model.checkpoint import Checkpoints
 from model.datasets import Dataset
 from model.experiment import Experiment
 
-__all__ = ["run", "sample_order"]
+__all__ = ["run", "sample_order", "versions"]
 
 ORDER = 1
 """Purpose of the generator of the sample order, so that it shares no draws with the devices."""
@@ -142,7 +142,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
         "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
         **_figures(meter.total, at.trained), "ms_per_image": 1e3 * meter.wall_s / at.trained,
         "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
-        "digest": backend.digest(), "versions": _versions(),
+        "digest": backend.digest(), "versions": versions(),
     }
 
 
@@ -221,7 +221,8 @@ def _figures(total: dict[str, int], images: int) -> dict:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, for the record."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
