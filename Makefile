@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train test test-slow formal verilog lint clean
+.PHONY: help train mnist study drift test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -14,6 +14,12 @@ help: ## this table
 	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
 	@echo 'CHECKPOINT= RESUME=1, each as the option of the same name in: $(RUN) -m cosim.train --help'
 
+mnist: DATASET := mnist
+mnist: IMAGES ?= 60000
+mnist: EPOCHS ?= 30
+mnist: OUT ?= runs/paper-seed$(or $(SEED),1)
+mnist: train ## the paper's experiment: 60,000 images x 30 epochs on the RTL; stopped, it goes on with RESUME=1
+
 train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it; writes the directory OUT
 	@$(RUN) -m cosim.train \
 	  $(if $(DATASET),--dataset '$(DATASET)') $(if $(BACKEND),--backend '$(BACKEND)') $(if $(LAYERS),--layers '$(LAYERS)') \
@@ -21,6 +27,13 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
+
+study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has no result yet; cosim/results/study.md
+	@$(RUN) -m cosim.study run
+	@$(RUN) -m cosim.study table
+
+drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; cosim/results/drift.png
+	@$(RUN) -m cosim.drift
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'

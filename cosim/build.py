@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINT = ROOT / "constraints" / "lint.vlt"
 """Waivers of warnings, each with its reason."""
 CACHE = ROOT / "build" / "cosim"
-FAST = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O3 -march=native -g1")
+FAST = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O3 -march=native")
 """Options that pay in long runs; benches of a few seconds take no optimisation instead, which compiles faster."""
 QUICK = ("--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O0")
 MAKE = ("CFG_CXXFLAGS_PCH_I=-include",)

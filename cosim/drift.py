@@ -101,7 +101,7 @@ def draw(runs: dict[str, list[dict]], path: Path):
             curves.append([100 * point[name] for point in later])
             axes.plot([point["seconds"] for point in later], curves[-1], color=colour, alpha=0.35, linewidth=0.8)
         axes.plot([point["seconds"] for point in later], np.mean(curves, axis=0), "o-", color=colour, markersize=4,
-                  label=f"{label}, mean of {len(curves)} seeds")
+                  label=label if len(curves) == 1 else f"{label} (thin: {len(curves)} seeds, thick: mean)")
     fresh = float(np.mean([100 * points[0]["plain"] for points in runs.values()]))
     axes.axhline(fresh, color="0.4", linestyle="--", linewidth=1, label=f"right after training, {fresh:.2f} %")
     axes.set_xscale("log")
@@ -109,7 +109,7 @@ def draw(runs: dict[str, list[dict]], path: Path):
     axes.set_xticks([], minor=True)
     axes.set_xlabel("time since the end of training")
     axes.set_ylabel("test accuracy [%]")
-    axes.set_title("784-250-10, MNIST: inference while the devices drift")
+    axes.set_title("784-250-10, MNIST: inference while the devices drift, seed " + ", ".join(runs))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
@@ -121,6 +121,8 @@ _cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_ma
 @_cli.command(help="Accuracy against time since programming, with and without drift compensation: drift.png and drift.json.")
 def _parse(
     out: Annotated[Path, typer.Option(help="Directory of both files. [default: cosim/results]", show_default=False)] = RESULTS,
+    seeds: Annotated[int, typer.Option(
+        min=1, max=len(SEEDS), help=f"The first seeds, how many. [default: {len(SEEDS)}]", show_default=False)] = len(SEEDS),
 ):
     console = Console()
 
@@ -128,7 +130,7 @@ def _parse(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     data, runs = datasets.load("mnist"), {}
-    for seed in SEEDS:
+    for seed in SEEDS[:seeds]:
         experiment = DEFAULT.experiment(seed)
         backend = trained(DEFAULT, seed, data, say)
         runs[str(seed)] = accuracies(backend, experiment, data)

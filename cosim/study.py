@@ -25,7 +25,7 @@ from rich.console import Console
 from model import datasets, reference, trainer
 from model.datasets import Dataset
 from model.errors import InputError
-from model.experiment import Experiment
+from model.experiment import LOSSES, Experiment
 from model.machine import ModelBackend
 from model.params import Params
 from model.program import compile_experiment
@@ -38,14 +38,10 @@ FULL_EPOCHS = 30
 """Epochs of the default and of the float reference [1]."""
 SWEEP_EPOCHS = 5
 """Epochs of the other settings [1]."""
-RATE, DECAY = 0.1, 0.9
+RATE, DECAY = LOSSES["softmax-ce"], 0.9
 """Learning rate of the first epoch, and its factor after each epoch of a full run [1]."""
 SWEEP_DECAY = DECAY ** ((FULL_EPOCHS - 1) / (SWEEP_EPOCHS - 1))
 """Factor of a short run: its last epoch has the rate of the last epoch of a full run [1]."""
-FIELDS: Mapping[str, Any] = {"refresh": 700, "output_scale": 2.0}
-UNIT: Mapping[str, Any] = {}
-TILE: Mapping[str, Any] = {"weight_range_us": 16.0, "adc_range": (8.0, 6.0, 2.0, 1.0)}
-"""What the default changes in ``Experiment`` and in ``model/params.py``."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 RESULTS = _ROOT / "cosim" / "results" / "study"
@@ -72,22 +68,27 @@ class Setting:
 
     def experiment(self, seed: int) -> Experiment:
         """The experiment of one run."""
-        params = Params.from_dict({"unit": {**UNIT, **self.unit}, "tile": {**TILE, **self.tile}})
+        params = Params.from_dict({"unit": dict(self.unit), "tile": dict(self.tile)})
         schedule = {"epochs": FULL_EPOCHS, "rate_decay": DECAY} if self.full else {
             "epochs": SWEEP_EPOCHS, "rate_decay": SWEEP_DECAY}
         return Experiment(**{"dataset": "mnist", "layers": (784, 250, 10), "images": 60_000, "seed": seed, "params": params,
-                             "rate": RATE, **FIELDS, **schedule, **self.fields})
+                             "rate": RATE, **schedule, **self.fields})
 
 
 DEFAULT = Setting(name="default", change="nothing", full=True)
 SETTINGS = (
     DEFAULT,
     Setting(name="float", change="float32 weights, no converters, no devices", full=True, is_float=True),
+    Setting(name="rate-0.1", change="rate 0.1", full=True, fields={"rate": 0.1}),
+    Setting(name="rate-0.04", change="rate 0.04", full=True, fields={"rate": 0.04}),
+    Setting(name="rate-0.04-outer-6", change="rate 0.04, outer product from 6 bit of x and delta", full=True,
+            fields={"rate": 0.04}, unit={"outer_bits": 6}),
+    Setting(name="full-outer-6", change="outer product from 6 bit of x and delta", full=True, unit={"outer_bits": 6}),
     Setting(name="short", change="nothing"),
     Setting(name="short-float", change="float32 weights, no converters, no devices", is_float=True),
     Setting(name="range-8", change="8 uS for a weight of 1: the step of a SET pulse is 0.096", tile={"weight_range_us": 8.0}),
-    Setting(name="scale-1", change="output_scale 1, converter ranges 8, 12, 2: weights of the last layer up to 0.75",
-            fields={"output_scale": 1.0}, tile={"adc_range": (8.0, 12.0, 2.0, 1.0)}),
+    Setting(name="scale-1", change="output_scale 1, converter ranges 8, 12, 1: weights of the last layer up to 0.75",
+            fields={"output_scale": 1.0}, tile={"adc_range": (8.0, 12.0, 1.0, 1.0)}),
     Setting(name="outer-6", change="outer product from 6 bit of x and delta", unit={"outer_bits": 6}),
     Setting(name="no-set-noise", change="every SET pulse gives its mean step", tile={"set_sigma": (0.0, 0.0, 0.0)}),
     Setting(name="no-read-noise", change="reads without noise", tile={"read_sigma": (0.0, 0.0)}),
@@ -173,8 +174,8 @@ def markdown(results: Path = RESULTS, settings: "Sequence[Setting] | None" = Non
     lines = [_HEAD.format(full=FULL_EPOCHS, short=SWEEP_EPOCHS, rate=RATE, decay=DECAY, short_decay=SWEEP_DECAY,
                           last=RATE * DECAY ** (FULL_EPOCHS - 1))]
     for full in (True, False):
-        floats = {run["seed"]: run["test_accuracy"] for setting in settings if setting.is_float and setting.full == full
-                  for run in rows[setting.name]}
+        baseline = next((setting.name for setting in settings if setting.is_float and setting.full == full), "")
+        floats = {run["seed"]: run["test_accuracy"] for run in rows.get(baseline, [])}
         lines += [f"\n## {FULL_EPOCHS if full else SWEEP_EPOCHS} epochs\n", _COLUMNS, "|---" * 8 + "|"]
         lines += [_row(setting, rows[setting.name], floats) for setting in settings if setting.full == full]
     return "\n".join(lines) + "\n"
@@ -184,8 +185,8 @@ _HEAD = """# Accuracy of 784-250-10 on MNIST
 
 60,000 images an epoch, one image per update, model backend (same results as the RTL), 10,000 test images through the same noisy
 reads. Written by `python -m cosim.study table`; runs and parameters are in `study/`. Accuracies in %, gaps in points, each over
-the seeds named; a gap is taken seed by seed against the float reference of the same order, rates and number of epochs
-(`model/reference.py`).
+the seeds named; a gap is taken seed by seed against the float reference (`model/reference.py`) of the same order and number of
+epochs, at the rates of the default.
 
 Full runs: {full} epochs, rate {rate:g}, times {decay:g} after each. Short runs, to rank settings: {short} epochs, rate {rate:g},
 times {short_decay:.3f} after each: both end at {last:.4f}. A setting changes the default in what is said there and nothing
@@ -267,6 +268,7 @@ _cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_ma
 @_cli.command("run", help="Run what has no result yet.")
 def _run(
     only: Annotated[str, typer.Option(help="Settings to run, names joined by commas; empty: all.", show_default=False)] = "",
+    seed: Annotated[int, typer.Option(help="The one seed to run; 0: all three.", show_default=False)] = 0,
 ):
     names = [name for name in only.split(",") if name]
     if unknown := set(names) - {setting.name for setting in SETTINGS}:
@@ -274,7 +276,8 @@ def _run(
                          f"allowed are {', '.join(setting.name for setting in SETTINGS)}")
     console = Console()
     chosen = [setting for setting in SETTINGS if not names or setting.name in names]
-    run(chosen, SEEDS, datasets.load("mnist"), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+    run(chosen, [seed] if seed else SEEDS, datasets.load("mnist"),
+        lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
 
 
 @_cli.command("table", help="Write the table from the results there are.")

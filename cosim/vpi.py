@@ -43,9 +43,8 @@ class Signal:
 
     def __init__(self, name: str, width: int):
         self.handle, self.n_words = _handle(name), -(-width // 32)
-        self.words = np.zeros((self.n_words, 2), np.uint32)
-        """What ``put`` writes: column 0 the bits, column 1 zeros (no x, no z)."""
-        self._in = _Value(_VECTOR, 0, self.words.ctypes.data)
+        self._word = np.zeros(2, np.uint32)               # s_vpi_vecval: bits, and zeros for no x and no z
+        self._in = _Value(_VECTOR, 0, self._word.ctypes.data)
         self._out = _Value(_VECTOR, 0, None)
         self._in_at, self._out_at = ctypes.addressof(self._in), ctypes.addressof(self._out)
 
@@ -59,11 +58,8 @@ class Signal:
         return int.from_bytes(self.get().tobytes(), "little")
 
     def put(self, value: int) -> None:
-        """Write an unsigned integer."""
-        if self.n_words == 1:
-            self.words[0, 0] = value
-        else:
-            self.words[:, 0] = np.frombuffer(value.to_bytes(4 * self.n_words, "little"), np.uint32)
+        """Write an unsigned integer of 32 bits to a signal of at most as many."""
+        self._word[0] = value
         _put(self.handle, self._in_at, None, _NO_DELAY)
 
 

@@ -12,7 +12,7 @@ from model.params import Params
 
 __all__ = ["ACTIVATIONS", "DEFAULTS", "LOSSES", "Defaults", "Experiment", "default_rate", "parse_layers"]
 
-LOSSES = {"mse": 0.4, "sigmoid-ce": 0.1, "softmax-ce": 0.1}
+LOSSES = {"mse": 0.4, "sigmoid-ce": 0.07, "softmax-ce": 0.07}
 """Losses and their default learning rates [1]: squared error with sigmoid outputs; cross-entropy with sigmoid or softmax."""
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")

@@ -176,8 +176,8 @@ class TileParams:
     g_min_us: float = 0.1
     """Lower end of the conductance window after a pulse [uS]. Same source."""
     weight_range_us: float = 16.0
-    """Conductance difference of weight 1.0 [uS]. Nandakumar 2020: 8 [papers.md B3, M+]; with 16 fewer weights reach the end of the
-    devices' range (cosim/results/study.md)."""
+    """Conductance difference of weight 1.0 [uS]. Nandakumar 2020: 8 [papers.md B3, M+]; with 16 fewer weights reach the end of
+    the devices' range (cosim/results/study.md)."""
     step_us: float = 0.77
     """Mean conductance change of one SET pulse, eps [uS]. Nandakumar 2020 [M+]; 0.766 from the 2018 model [D]."""
     set_decay: float = 2.6

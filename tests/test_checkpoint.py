@@ -206,7 +206,7 @@ def test_narrow_keeps_every_integer(values):
     (["--layers", "64-10"], r"begun with layers = \[64, 32, 10\], not \[64, 10\]"),
     (["--epochs", 3], "begun with epochs = 2, not 3"),
     (["--images", 500], "begun with images = 450, not 500"),
-    (["--rate", 0.25], "begun with rate = 0.05, not 0.25"),
+    (["--rate", 0.25], "begun with rate = 0.07, not 0.25"),
     (["--refresh", 0], "begun with refresh = 130, not 0"),
     (["--loss", "mse"], "begun with loss = softmax-ce, not mse"),
     (["--lanes", 64], "begun with unit.lanes = 256, not 64"),

@@ -39,7 +39,7 @@ def test_full_scale_of_difference_reads(range_select, adc_bits):
     """The LSB is rounded by at most half a charge unit, so full scale is off by at most adc_max / 2 units: less than a code."""
     params = Params(unit=UnitParams(adc_bits=adc_bits, lut_bits=12), tile=TileParams(adc_range=(12.0, 6.5, 0.7, 1.0)))
     c = converter.converter_constants(params)
-    full_scale = round(Fraction(params.tile.adc_range[range_select]) * 8 * 127 / G_LSB_US)
+    full_scale = round(Fraction(params.tile.adc_range[range_select]) * Fraction(params.tile.weight_range_us) * 127 / G_LSB_US)
     for steps in (1, 127):
         lsb = converter.lsb_charge(c, range_select, steps)
         assert abs(lsb * c.adc_max - full_scale) <= c.adc_max / 2 + 1

@@ -142,7 +142,7 @@ def test_output_scale_moves_rates_only_and_the_tables_of_the_outputs():
 
 def test_softmax_error_of_the_label_is_that_of_the_others():
     """One image through the unit's vector memory: small errors survive the coarse table of reciprocals."""
-    params = dataclasses.replace(MNIST, tile=dataclasses.replace(MNIST.tile, noise=False))
+    params = dataclasses.replace(MNIST, tile=dataclasses.replace(MNIST.tile, noise=False, adc_range=(12.0, 12.0, 12.0, 1.0)))
     program = compile_network((784, 10), params, "softmax-ce", 0.1)
     backend = ModelBackend(params, 3)
     backend.configure(program)

@@ -77,7 +77,7 @@ def test_initial_weights_have_the_spread_of_new_devices():
     experiment = dataclasses.replace(EXPERIMENT, layers=(784, 250, 10))
     first, second = reference.initial_weights(experiment)
     assert (first.shape, second.shape, first.dtype) == ((785, 250), (251, 10), np.float32)
-    assert first.std() == pytest.approx(np.sqrt(2) * 0.83 / 8, rel=0.01)
+    assert first.std() == pytest.approx(np.sqrt(2) * 0.83 / 16, rel=0.01)
     assert abs(first.mean()) < 0.002
     other, _ = reference.initial_weights(dataclasses.replace(experiment, seed=4))
     assert (first != other).all()

@@ -129,7 +129,7 @@ def test_every_module_says_what_it_is(path):
 def text_files():
     for package in (*PACKAGES, "constraints"):
         for path in sorted((ROOT / package).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".png"):
                 yield path
     yield from (ROOT / name for name in OTHER_FILES)
 

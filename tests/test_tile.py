@@ -81,7 +81,7 @@ CASES = list(itertools.product((0, 1), HALVES, range(4)))
 
 @pytest.mark.parametrize(("transpose", "half", "range_select"), CASES)
 def test_read_without_noise_is_the_integer_sum(transpose, half, range_select):
-    params = with_tile(noise=False, adc_range=(0.5, 1.0, 4.0, 0.9))
+    params = with_tile(noise=False, adc_range=(0.25, 1.0, 4.0, 0.9))
     tc, state, generators = make(params)
     scramble(tc, state, generators)
     rng = np.random.default_rng(5)
@@ -422,4 +422,4 @@ def test_digest_parts():
 def test_weights():
     tc, state, generators = make()
     scramble(tc, state, generators)
-    assert tile.weights(SMALL.tile, state, 1) == pytest.approx((state.g[1, 1] - state.g[1, 2]) * LSB_US / 8.0)
+    assert tile.weights(SMALL.tile, state, 1) == pytest.approx((state.g[1, 1] - state.g[1, 2]) * LSB_US / 16.0)
