@@ -299,6 +299,7 @@ _FIGURES = {
     "cycles without programming and refresh": lambda run: _core_cycles(run),
     "predicted cycles": lambda run: sum(run["predicted"].values()),
     "cycles with both": lambda run: run["cycles_per_image"],
+    "SET pulses": lambda run: run["pulses_per_image"],
     "model backend [ms]": lambda run: run["ms_per_image"],
     "peak memory [MiB]": lambda run: run["peak_mib"],
 }
@@ -334,7 +335,9 @@ of a run, the first 100 images left out.
 Model backend, {growth:,} images, seed 1, each network on a build whose tiles and memories are the smallest that hold it.
 Predicted: the timing formulas in the docstrings of `hdl/` in series, with the number of chi words walked that was measured;
 dispatch is left out. Its parts: steps of the read windows; chi words walked; words of vectors through drivers, converters, vector
-unit and operand fetch; fixed latencies. Peak memory is that of the whole process: Python, compiled code and MNIST included."""
+unit and operand fetch; fixed latencies. A row of the first layer is ceil(H / lanes) chi words, so walked words grow in steps of
+256. Programming and refresh follow the pulses, and these how the network learns: in 2,000 images the deepest learns nothing yet.
+Peak memory is that of the whole process: Python, compiled code and MNIST included."""
 
 
 def _growth(title, unit, points, results):
@@ -417,7 +420,7 @@ def _phases(results):
         ("phase_window", 2 * full + back, f"2 x {full} + {back} steps", ""),
         ("phase_convert", 3 * tile.convert_cycles, f"3 reads x {tile.convert_cycles} of the converters", ""),
         ("phase_readout", hidden + out + hidden, f"{hidden} + {out} + {hidden} words", ""),
-        ("phase_vector", events("vector_words"), "words written", "drive, in the output layer"),
+        ("phase_vector", events("vector_words"), "words written; the rest is latency", "drive, in the output layer"),
         ("phase_lanes", hidden + lanes, f"{hidden} + {lanes} words", ""),
         ("phase_update", events("chi_rmw"), "chi words walked: active input rows, output errors that are not 0", ""),
         ("phase_program", None, f"{events('set_pos') + events('set_neg'):.1f} pulses; those of a line at once",
@@ -465,13 +468,13 @@ def draw(results: Path, path: Path):
                 through = fit(xs, values)
                 axes.plot(xs, values, "o", color=colour, markersize=5)
                 axes.plot(xs, through.intercept + through.slope * xs, "-", color=colour, linewidth=1,
-                          label=f"{text}\n{through.slope:.3g} x + {through.intercept:.3g}, R² {through.r2:.3f}")
+                          label=f"{text}\n{through.slope:.3g} x {through.intercept:+.3g}, R² {through.r2:.3f}")
             axes.set_xlabel(label)
             axes.set_ylabel(title)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.6 * axes.get_ylim()[1])               # room for the legend
             axes.set_xlim(left=0)
             axes.grid(alpha=0.3)
-            axes.legend(loc="best", fontsize="small")
+            axes.legend(loc="upper left", fontsize="small")
         if points is DEPTH:
             for axes in line:
                 axes.set_xticks([1, 2, 3, 4])

@@ -13,8 +13,9 @@ PARTS = ("windows", "walked words", "words of vectors", "fixed latencies")
 _REDUCTIONS = (VectorOp.SUM, VectorOp.PEAK_MAX)
 _WALK_WORDS_FIRST = 4
 """Words of the walked vector that an UPDATE fetches before those of its lanes, empty ones apart [1]: ``hdl/operands.py``."""
-_UPDATE_FIXED = 3 + 4
-"""Cycles of an UPDATE after the last word fetched before it walks, and after its last chi word [cycles]."""
+_LOADED, _FILL, _DRAIN = 3, 10, 4
+"""Cycles of an UPDATE from the last of these words to the walk; at least from the first non-empty one to the walk; after the last
+chi word [cycles]: ``model/digital/walker.py``, ``hdl/update_unit.py``."""
 
 
 def predicted(program: Program, walked_words: float, empty: float, convert_cycles: int) -> dict[str, float]:
@@ -63,7 +64,8 @@ def _parts(program, opcode, operands, empty, convert_cycles):
     assert opcode == Opcode.UPDATE, opcode
     walk, lanes = (words(side) for side in ((d.rows, d.cols) if d.walk == Walk.ROWS else (d.cols, d.rows)))
     before = empty if operands["matrix"] == 0 and d.walk == Walk.ROWS else 0
-    return 0, 0, min(before + _WALK_WORDS_FIRST, walk) + lanes, _UPDATE_FIXED
+    fetched = min(before + _WALK_WORDS_FIRST, walk) + lanes
+    return 0, 0, fetched, max(_LOADED, before + _FILL - fetched) + _DRAIN
 
 
 def empty_words(experiment: Experiment, data: Dataset) -> float:
