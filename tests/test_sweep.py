@@ -160,10 +160,10 @@ def test_table_and_picture(tmp_path, result):
         put(point, 1, cycles_per_image=3.0 * depth + 20, programming_cycles_per_image=10.0, refresh_cycles_per_image=10.0)
     for seed, accuracy in ((1, 0.9), (2, 0.91), (3, 0.95)):
         put(sweep.DEFAULT, seed, test_accuracy=accuracy, lanes_busy=0.9, lanes_busy_with_loading=0.8, ms_per_image=0.1)
-    put(sweep.RTL["default"], 1, ms_per_image=1.5, equals_model=True)
+    put(sweep.RTL["default"], 1, cycles_per_image=1800.0, ms_per_image=1.5, equals_model=True)
     text = sweep.markdown(tmp_path)
     assert "| cycles without programming and refresh | 3 | " in text
-    assert re.search(r"\| lanes 256, .* \| 92.00 \(90.00 to 95.00\) \| 0.100 \| 1.50 \| yes \|", text)
+    assert re.search(r"\| lanes 256, .* \| 92.00 \(90.00 to 95.00\) \| 0.100 \| 1800 \| 1.50 \| yes \|", text)
     assert "| lanes 64 | not run |" in text
     assert "**90.0 %** of phase_update" in text
     for block in text.split("\n\n"):
