@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train mnist bench study drift test test-slow formal verilog lint clean
+.PHONY: help train mnist bench study drift sweep test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -31,6 +31,10 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has no result yet; cosim/results/study.md
 	@$(RUN) -m cosim.study run
 	@$(RUN) -m cosim.study table
+
+sweep: $(VENV)/.run ## cost against network and capacities, cycles by phase, what has no result yet; cosim/results/sweep.md
+	@$(RUN) -m cosim.sweep run
+	@$(RUN) -m cosim.sweep table
 
 drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; cosim/results/drift.png
 	@$(RUN) -m cosim.drift

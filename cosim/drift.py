@@ -9,7 +9,6 @@ outputs moves no maximum. Source: aihwkit's GlobalDriftCompensation (papers.md B
 """
 import dataclasses
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,11 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cosim.study import DEFAULT, SEEDS, trained, write_whole
+from cosim.study import DEFAULT, SEEDS, run_cli, trained, write_whole
 from model import datasets
 from model.analog import tile as analog
 from model.datasets import Dataset
-from model.errors import InputError
 from model.experiment import Experiment
 from model.isa import Half
 from model.machine import ModelBackend
@@ -148,18 +146,7 @@ def _parse(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 is bad input, 130 Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        typer.main.get_command(_cli)(argv, prog_name="python -m cosim.drift", standalone_mode=False)
-        return 0
-    except InputError as error:
-        message, code = str(error), 2
-    except typer.TyperException as error:
-        message, code = error.format_message(), 2
-    except (KeyboardInterrupt, typer.Abort):
-        message, code = "stopped", 130
-    print(f"crosstrain: {message}", file=sys.stderr)
-    return code
+    return run_cli(_cli, "python -m cosim.drift", argv, "stopped")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from model.machine import ModelBackend
 from model.params import Params
 from model.program import compile_experiment
 
-__all__ = ["DEFAULT", "RESULTS", "SEEDS", "SETTINGS", "STATES", "TABLE", "Setting", "main", "markdown", "run", "run_one",
-           "trained", "write_whole"]
+__all__ = ["DEFAULT", "RESULTS", "SEEDS", "SETTINGS", "STATES", "TABLE", "Setting", "keep", "kept", "main", "markdown", "plain",
+           "run", "run_cli", "run_one", "spread", "trained", "write_whole"]
 
 SEEDS = (1, 2, 3)
 FULL_EPOCHS = 30
@@ -109,7 +109,7 @@ SETTINGS = (
 def run_one(setting: Setting, seed: int, data: Dataset, say: Callable[[str], None]) -> tuple[dict, ModelBackend | None]:
     """Train and test one setting; returns its result and, unless it is the float reference, the backend as it was left."""
     experiment = setting.experiment(seed)
-    head = {"setting": setting.name, "seed": seed, "float": setting.is_float, "experiment": _plain(experiment)}
+    head = {"setting": setting.name, "seed": seed, "float": setting.is_float, "experiment": plain(experiment)}
     if setting.is_float:
         result = reference.run(experiment, data)
         return {**head, **result, "test_accuracies": [round(value, 6) for value in result["test_accuracies"]]}, None
@@ -123,9 +123,9 @@ def run_one(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
 
     backend = ModelBackend(experiment.params, seed)
     result = trainer.run(experiment, data, backend, compile_experiment, record)
-    kept = ("test_accuracy", "train_accuracy", "pulses_per_image", "cycles_per_image", "programming_cycles_per_image",
+    figures = ("test_accuracy", "train_accuracy", "pulses_per_image", "cycles_per_image", "programming_cycles_per_image",
             "refresh_cycles_per_image", "refreshes", "conservation_ok", "digest", "versions")
-    return {**head, **{name: result[name] for name in kept}, "test_accuracies": accuracies,
+    return {**head, **{name: result[name] for name in figures}, "test_accuracies": accuracies,
             "events": {name: result["events"][name] for name in _KEPT_EVENTS}}, backend
 
 
@@ -134,13 +134,13 @@ def run(settings: Sequence[Setting], seeds: Sequence[int], data: Dataset, say: C
     """Run every setting and seed that has no result; devices of the first setting are kept in ``states``."""
     for setting in settings:
         for seed in seeds:
-            if _result(results, setting, seed) is not None:
+            path = results / f"{setting.name}-seed{seed}.json"
+            if kept(path, setting.experiment(seed)) is not None:
                 continue
             result, backend = run_one(setting, seed, data, say)
             if backend is not None and setting == DEFAULT:
                 _keep(states, setting.experiment(seed), backend)
-            with write_whole(results / f"{setting.name}-seed{seed}.json") as path:
-                path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            keep(path, result)
             say(f"{setting.name} seed {seed}: done, test accuracy {100 * result['test_accuracy']:.2f} %")
 
 
@@ -151,12 +151,12 @@ def trained(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
     experiment = setting.experiment(seed)
     path = states / f"seed{seed}.npz"
     if path.is_file():
-        with np.load(path) as kept:
-            if str(kept["experiment"]) == json.dumps(_plain(experiment)):
+        with np.load(path) as arrays:
+            if str(arrays["experiment"]) == json.dumps(plain(experiment)):
                 backend = ModelBackend(experiment.params, seed)
                 for name in _STATE:
-                    getattr(backend.side.tiles, name)[:] = kept[name]
-                backend.training_cycles = int(kept["cycles"])
+                    getattr(backend.side.tiles, name)[:] = arrays[name]
+                backend.training_cycles = int(arrays["cycles"])
                 backend.side.tick = -1                               # the next program brings the devices to its own tick
                 return backend
     backend = run_one(setting, seed, data, say)[1]
@@ -168,7 +168,9 @@ def trained(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
 def markdown(results: Path = RESULTS, settings: "Sequence[Setting] | None" = None) -> str:
     """Write the table: per setting the runs there are, their mean, least and largest accuracy, the gap to float seed by seed."""
     settings = settings or SETTINGS
-    rows = {setting.name: [found for seed in SEEDS if (found := _result(results, setting, seed))] for setting in settings}
+    rows = {setting.name: [found for seed in SEEDS
+                           if (found := kept(results / f"{setting.name}-seed{seed}.json", setting.experiment(seed)))]
+            for setting in settings}
     lines = [_HEAD.format(full=FULL_EPOCHS, short=SWEEP_EPOCHS, rate=RATE, decay=DECAY, short_decay=SWEEP_DECAY,
                           last=RATE * DECAY ** (FULL_EPOCHS - 1))]
     for full in (True, False):
@@ -201,8 +203,8 @@ def _row(setting, runs, floats):
     accuracies = [100 * run["test_accuracy"] for run in runs]
     gaps = [100 * (floats[run["seed"]] - run["test_accuracy"]) for run in runs if run["seed"] in floats]
     trained = np.mean([100 * run["train_accuracy"] for run in runs])
-    cells = [setting.name, setting.change, ", ".join(str(run["seed"]) for run in runs), _spread(accuracies),
-             "" if setting.is_float or not gaps else _spread(gaps), f"{trained:.2f}"]
+    cells = [setting.name, setting.change, ", ".join(str(run["seed"]) for run in runs), spread(accuracies),
+             "" if setting.is_float or not gaps else spread(gaps), f"{trained:.2f}"]
     if setting.is_float:
         cells += ["", ""]
     else:
@@ -211,7 +213,8 @@ def _row(setting, runs, floats):
     return "| " + " | ".join(cells) + " |"
 
 
-def _spread(values):
+def spread(values: Sequence[float]) -> str:
+    """Mean, least and largest of ``values``, two decimals."""
     return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
@@ -221,19 +224,25 @@ _STATE = ("g_programmed", "n_set", "tick")
 def _keep(states, experiment, backend):
     arrays = {name: getattr(backend.side.tiles, name) for name in _STATE}
     with write_whole(states / f"seed{experiment.seed}.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, experiment=json.dumps(_plain(experiment)), cycles=backend.training_cycles, **arrays)
+        np.savez_compressed(file, experiment=json.dumps(plain(experiment)), cycles=backend.training_cycles, **arrays)
 
 
-def _result(results, setting, seed):
-    """The result of a run, or None where there is none of these parameters."""
-    path = results / f"{setting.name}-seed{seed}.json"
+def kept(path: Path, experiment: Experiment) -> dict | None:
+    """The result in ``path``, or None where there is none of this experiment."""
     if not path.is_file():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    return result if result["experiment"] == _plain(setting.experiment(seed)) else None
+    return result if result["experiment"] == plain(experiment) else None
 
 
-def _plain(experiment):
+def keep(path: Path, result: dict):
+    """Write a result; the file is whole or not there."""
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def plain(experiment: Experiment) -> dict:
+    """An experiment as it stands in a result."""
     return json.loads(json.dumps(experiment.as_dict(), sort_keys=True))
 
 
@@ -280,16 +289,21 @@ def _table():
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 is bad input, 130 Ctrl-C."""
+    return run_cli(_cli, "python -m cosim.study", argv, "stopped: finished runs are kept")
+
+
+def run_cli(cli: typer.Typer, name: str, argv: "list[str] | None", stopped: str) -> int:
+    """Run a command line; one line on stderr for bad input (exit code 2), and ``stopped`` at Ctrl-C (130)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        typer.main.get_command(_cli)(argv, prog_name="python -m cosim.study", standalone_mode=False)
+        typer.main.get_command(cli)(argv, prog_name=name, standalone_mode=False)
         return 0
     except InputError as error:
         message, code = str(error), 2
     except typer.TyperException as error:
         message, code = error.format_message(), 2
     except (KeyboardInterrupt, typer.Abort):
-        message, code = "stopped: finished runs are kept", 130
+        message, code = stopped, 130
     print(f"crosstrain: {message}", file=sys.stderr)
     return code
 
