@@ -38,6 +38,7 @@ sweep: $(VENV)/.run ## cost against network and capacities, cycles by phase, wha
 
 drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; cosim/results/drift.png
 	@$(RUN) -m cosim.drift
+
 bench: $(VENV)/.run ## time an image on NumPy, model, cosimulation and bare Verilator; writes build/bench.json
 	@$(RUN) -m cosim.benchmark $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(DATASET),--dataset '$(DATASET)')
 

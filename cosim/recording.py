@@ -81,7 +81,7 @@ class _RecordedSignal(vpi.Signal):
 
     def put(self, value):
         super().put(value)
-        self.recording.write(_SIGNAL, self.place, self.words[:, 0].tobytes())
+        self.recording.write(_SIGNAL, self.place, self._word[:1].tobytes())
 
 
 class _RecordedMemory(vpi.Memory):
