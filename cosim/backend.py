@@ -7,7 +7,6 @@ import secrets
 import shutil
 import tempfile
 import threading
-import time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
@@ -78,7 +77,7 @@ class RtlBackend(Driver):
 
     def cpu_seconds(self) -> float:
         """CPU time of this process and the simulator so far [s]."""
-        return time.process_time() + self._call("cpu_seconds")
+        return super().cpu_seconds() + self._call("cpu_seconds")
 
     def mark(self) -> None:
         """Mark this place in the recording, see ``cosim.recording``."""

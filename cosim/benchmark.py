@@ -38,10 +38,9 @@ from rich.table import Table
 from cosim.backend import RtlBackend
 from cosim.build import CosimError
 from cosim.replay import Replay, build_replay
-from cosim.study import write_whole
+from cosim.study import run_cli, write_whole
 from model import datasets
 from model.datasets import Dataset
-from model.errors import InputError
 from model.experiment import DEFAULTS, Experiment, parse_layers
 from model.machine import ModelBackend
 from model.program import compile_experiment
@@ -142,7 +141,7 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
         replay = stack.enter_context(closing(Replay(backend.folder, recording)))
         actions = {
             "yardstick": lambda batch: timed(time.process_time, yardstick.train, *batch),
-            "model": lambda batch: timed(time.process_time, train, model, batch),
+            "model": lambda batch: timed(model.cpu_seconds, train, model, batch),
             "cosim": lambda batch: timed(cosim.cpu_seconds, train, cosim, batch), "verilator": lambda batch: replay.step(),
         }
         say("warming up")
@@ -155,7 +154,7 @@ def measure(experiment: Experiment, data: Dataset, rounds: int, images: int, *, 
                 samples[kind].append(action(batch))
             say(f"round {number} of {rounds}")
         cycles += model.counters()["time"]
-        samples["model_scan"] = [timed(time.process_time, model.execute, "scan")]
+        samples["model_scan"] = [timed(model.cpu_seconds, model.execute, "scan")]
         samples["cosim_scan"] = [timed(cosim.cpu_seconds, cosim.execute, "scan")]
         replay.step()                                    # the simulation is still the one recorded
     return samples, cycles / (rounds * images)
@@ -241,21 +240,12 @@ def _run(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 a failed simulation, 2 bad input, 130 Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        typer.main.get_command(_cli)(argv, prog_name="python -m cosim.benchmark", standalone_mode=False)
-        return 0
-    except InputError as error:
-        message, code = str(error), 2
-    except typer.TyperException as error:
-        message, code = error.format_message(), 2
+        return run_cli(_cli, "python -m cosim.benchmark", argv, "stopped: nothing was written")
     except CosimError as error:
-        message, code = str(error), 1
-    except (KeyboardInterrupt, typer.Abort):
-        message, code = "stopped: nothing was written", 130
-    print(f"crosstrain: {message}", file=sys.stderr)
-    return code
+        print(f"crosstrain: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from cosim.study import write_whole
+from cosim.study import run_cli, write_whole
 from model.errors import InputError
 
 __all__ = ["FILES", "MARKERS", "README", "RUNS", "main", "markdown", "with_table"]
@@ -75,14 +75,9 @@ def _command(result):
             f"SEED={result['seed']} BACKEND={result['backend']}")
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        _cli(standalone_mode=False)
-    except (InputError, typer.TyperException) as error:
-        print(f"crosstrain: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_cli(_cli, "python -m cosim.results", argv, "stopped")
 
 
 if __name__ == "__main__":

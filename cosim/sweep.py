@@ -9,7 +9,6 @@ formulas in the docstrings of ``hdl/`` over one image of the program (``predicte
 """
 import dataclasses
 import multiprocessing
-import os
 import re
 import sys
 import time
@@ -175,11 +174,7 @@ class _Metered(Driver):
 
     def _clock(self):
         """Processor time of the trainer and its simulator, wall time [s]."""
-        processor, simulator = time.process_time(), getattr(self, "process", None)
-        if simulator is not None:
-            fields = Path(f"/proc/{simulator.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            processor += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return np.array([processor, time.perf_counter()])
+        return np.array([self.cpu_seconds(), time.perf_counter()])
 
     def times(self) -> dict[str, float]:
         """Processor and wall time per image [ms], without the first call, which loads compiled code."""

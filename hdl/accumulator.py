@@ -31,9 +31,6 @@ SLICE_BITS, which two block RAMs of 18 bits hold side by side, and its lanes. LO
 Timing: latency 3 from issue to write, 4 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
 """
-from functools import reduce
-from operator import add, or_
-
 from amaranth import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -50,12 +47,12 @@ LATENCY = 4
 """From the issue of a word to its pulses [cycles]."""
 
 
-def _tree(function, values):
-    """All ``values`` combined, pairwise, for a short path."""
+def _sum(values):
+    """The sum of ``values``, pairwise, for a short path."""
     if len(values) == 1:
         return values[0]
     half = len(values) // 2
-    return function(_tree(function, values[:half]), _tree(function, values[half:]))
+    return _sum(values[:half]) + _sum(values[half:])
 
 
 class Slice(wiring.Component):
@@ -167,7 +164,7 @@ class Bank(wiring.Component):
         clipping = valid[2] & ~self.threshold & ~self.clear & ~self.keep
         m.d.sync += [
             self.due.eq(valid[2] & self.threshold & ~self.keep & Cat(one.due for one in self.slices).any()),
-            self.clips.eq(Mux(clipping, _tree(add, [one.clips for one in self.slices]), 0)),
+            self.clips.eq(Mux(clipping, _sum([one.clips for one in self.slices]), 0)),
             Assert(~(valid[0] & valid[1] & (self.read_address == self.add_address)), "word read twice in a row"),
             Assert(~(valid[0] & valid[2] & (self.read_address == self.write_address)), "word read while it is written"),
             Assert(~(self.load_en & valid[2]), "host write beside a word in the pipeline"),
@@ -234,7 +231,7 @@ class Accumulator(wiring.Component):
         ]
         m.d.comb += [
             self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving),
-            self.pulse_valid.eq(reduce(or_, (bank.due for bank in banks))),
+            self.pulse_valid.eq(Cat(bank.due for bank in banks).any()),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
             self.negative.eq(Cat(bank.negative for bank in banks)), self.saturations.eq(sum(bank.clips for bank in banks)),
         ]

@@ -4,6 +4,7 @@ A backend is a ``Driver`` with these primitives: ``_load`` (program, descriptors
 ``_counters``, and the analogue side's state (``_digest_parts``, ``_check_conservation``, ``_side_state`` ...).
 """
 import resource
+import time
 
 import numpy as np
 
@@ -164,6 +165,10 @@ class Driver:
     def memory(self) -> dict[str, int]:
         """Peak resident memory by process [MiB]."""
         return {"trainer": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes of the backend so far [s]."""
+        return time.process_time()
 
     def digest(self) -> str:
         """The sha256 over the state of training; layout in ``model.analog.side``."""

@@ -35,7 +35,7 @@ ZERO_EXPONENT = 7
 
 BACK_SHIFT = 1
 """Bits of a delta code that a transpose read leaves out; its window is 2^BACK_SHIFT times shorter than a forward read's.
-Design choice: 6 bits and a sign for the error lose no accuracy (cosim/results/study.md)."""
+Design choice, for the cycles. Its own effect on accuracy was not measured; every run of cosim/results/study.md has it."""
 
 SCAN_STEPS = 15
 """Code and window of a scan read [PWM steps]. Design choice: short, for a scan reads every line programmed since the last."""
@@ -372,8 +372,7 @@ class _Compiler:
                    steps=self.u.line_max >> BACK_SHIFT)
         self._vector(VectorOp.MUL, self.delta[layer], self.delta[layer], size, Wait.LINES, b=self.slope[layer], shift=shift)
         back = self.params.tile.adc_range[2] / self.u.adc_max * self.u.line_max * self._scale(layer + 1) * unit_above
-        back *= 1 << BACK_SHIFT
-        return back * 2.0**shift * self.activation.slope_full / SLOPE_ONE
+        return back * 2.0**(shift + BACK_SHIFT) * self.activation.slope_full / SLOPE_ONE
 
     def _update(self, layer, buffer, unit):
         u, tile = self.u, self.params.tile
