@@ -59,12 +59,13 @@ class Slice(wiring.Component):
     """``n_lanes`` lanes with their memory: stages "multiply", "add", "threshold" and "pulse" of the module's text.
 
     Shared registers are the bank's; a lane's own are here: ``updates``, ``sums``, ``counts``, ``negative``. ``due``: a lane has
-    pulses, ``clips``: lanes beyond +-chi_max, both in stage "threshold"; ``word``: the memory output.
+    pulses, in stage "threshold"; ``clips``: lanes beyond +-chi_max, in stage "pulse"; ``word``: the memory output.
     """
 
     def __init__(self, u: UnitParams, n_lanes: int):
         self.u, self.n_lanes = u, n_lanes
-        self.memory = Memory(shape=data.ArrayLayout(u.chi_bits, n_lanes), depth=u.chi_words, init=[])
+        # no word is read while it is written (asserted in Bank): synthesis need not order the two
+        self.memory = Memory(shape=data.ArrayLayout(u.chi_bits, n_lanes), depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
         # attributes for proofs. add: updates; threshold: sums
         update_shape, sum_shape = u.update_max.bit_length() + 2, signed((u.chi_max + u.update_max).bit_length() + 1)
         self.updates = [Signal(update_shape, name=f"update{k}", reset_less=True) for k in range(n_lanes)]
@@ -107,15 +108,15 @@ class Slice(wiring.Component):
                 written[k].eq(Mux(self.threshold, Cat(low, fraction.replicate(u.chi_bits - u.eps_log2)),
                                   Mux(clipped[k], limit, sums[k][:u.chi_bits]))),
             ]
-        m.d.comb += [self.due.eq(Cat(counts).any()), self.clips.eq(sum(clipped))]
-        m.d.sync += [self.counts.eq(Cat(counts)), self.negative.eq(Cat(one[-1] for one in sums))]
+        m.d.comb += self.due.eq(Cat(counts).any())
+        m.d.sync += [self.clips.eq(sum(clipped)), self.counts.eq(Cat(counts)), self.negative.eq(Cat(one[-1] for one in sums))]
         return m
 
 
 class Bank(wiring.Component):
     """``n_lanes`` lanes in slices, with the registers that they share: the pipeline of the module's text.
 
-    Members as of ``Accumulator``; ``due``: a lane has pulses in stage "pulse"; ``clips``: lanes clipped, in the same stage.
+    Members as of ``Accumulator``; ``due``: a lane has pulses in stage "pulse"; ``clips``: lanes clipped, a cycle later.
     """
 
     def __init__(self, u: UnitParams, n_lanes: int):
@@ -161,8 +162,9 @@ class Bank(wiring.Component):
             first += one.n_lanes
         m.d.comb += [self.word.eq(Cat(one.word for one in self.slices)), self.counts.eq(Cat(one.counts for one in self.slices)),
                      self.negative.eq(Cat(one.negative for one in self.slices))]
-        clipping = valid[2] & ~self.threshold & ~self.clear & ~self.keep
+        clipping = Signal()
         m.d.sync += [
+            clipping.eq(valid[2] & ~self.threshold & ~self.clear & ~self.keep),
             self.due.eq(valid[2] & self.threshold & ~self.keep & Cat(one.due for one in self.slices).any()),
             self.clips.eq(Mux(clipping, _sum([one.clips for one in self.slices]), 0)),
             Assert(~(valid[0] & valid[1] & (self.read_address == self.add_address)), "word read twice in a row"),
@@ -189,7 +191,7 @@ class Accumulator(wiring.Component):
     pulse_valid : Out(1)
         A due word is in stage "pulse", for one cycle; ``counts``, ``negative``: its pulses.
     saturations : Out
-        Elements clipped, in stage "pulse".
+        Elements clipped, two cycles after stage "pulse".
     active : Out(1)
         Must be clocked in this cycle.
     """
@@ -224,15 +226,15 @@ class Accumulator(wiring.Component):
             ]
             with m.If(self.word_bank == index):
                 m.d.comb += self.word.eq(bank.word)
-        leaving = Signal()                               # a word is in stage "pulse"
+        leaving = Signal(3)                              # a word is in stage "pulse", or its clipped elements are added up
         m.d.sync += [
             self.read_valid.eq(self.valid), self.sum_valid.eq(self.read_valid), self.write_valid.eq(self.sum_valid),
-            leaving.eq(self.write_valid),
+            leaving.eq(Cat(self.write_valid, leaving)), self.saturations.eq(_sum([bank.clips for bank in banks])),
         ]
         m.d.comb += [
-            self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving),
+            self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving.any()),
             self.pulse_valid.eq(Cat(bank.due for bank in banks).any()),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
-            self.negative.eq(Cat(bank.negative for bank in banks)), self.saturations.eq(sum(bank.clips for bank in banks)),
+            self.negative.eq(Cat(bank.negative for bank in banks)),
         ]
         return m

@@ -40,8 +40,9 @@ def quantise(u: UnitParams, shifted):
     if cut == 0:
         return Mux(shifted[u.line_bits:].any(), u.line_max, shifted[:u.line_bits]), shifted.any()
     # rounding up overflows where the top bits are all ones and the next one is set; so does every |v| above line_max
-    over = shifted[u.line_bits:].any() | shifted[cut - 1:u.line_bits].all()
-    return Mux(over, u.outer_max, (shifted[cut:u.line_bits] + shifted[cut - 1])[:u.outer_bits]), shifted[cut - 1:].any()
+    over, top = shifted[u.line_bits:].any() | shifted[cut - 1:u.line_bits].all(), shifted[cut:u.line_bits]
+    rounded = Cat(top[k] ^ shifted[cut - 1:cut + k].all() for k in range(u.outer_bits))       # top + 1 as logic: a short path
+    return Mux(over, u.outer_max, rounded), shifted[cut - 1:].any()
 
 
 class Operands(wiring.Component):
@@ -107,8 +108,9 @@ class Operands(wiring.Component):
             ]
 
         # |v|, 0 beyond the vector | code
-        codes, walked, shift = Signal(width * code_bits), Signal(width), Signal(5)
-        m.d.comb += shift.eq(Mux(held.lane, command.lane_shift, command.walk_shift))
+        codes, walked, shift = Signal(width * code_bits), Signal(width), Signal(5, reset_less=True)
+        with m.If(move):
+            m.d.sync += shift.eq(Mux(fetched.lane, command.lane_shift, command.walk_shift))
         for k in range(width):
             value = self.vector.data[k]
             inside = (fetched.span > k) & ~sweep

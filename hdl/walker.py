@@ -4,7 +4,8 @@ Contract: of every word of walk codes accepted on ``i``, in order, for each elem
 vector_width + element, with its code, once for each group 0 .. groups - 1. Words with an empty mask leave no trace.
 
 Words wait in a FIFO of ``DEPTH`` words, so that fetching and empty words cost nothing while lines are walked. Within a word the
-lowest bit of the mask is taken and cleared: pick (one-hot) | code and number of the line.
+lowest bit of the mask is taken and cleared: pick (one-hot) | code and number of the line. Whether one bit alone is left is a
+register beside each mask, made as the mask is made: so what empties a word is no path through its mask.
 
 Timing: a word accepted in cycle t is picked from cycle t + 1 on, its first line is on the output in cycle t + 3; one line per
 cycle in which ``go`` is high; ``go`` stops the picks and the output, not the FIFO's input (``move``: the fetch moves).
@@ -13,7 +14,7 @@ Source: design choice.
 from functools import reduce
 from operator import or_
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,6 +25,17 @@ __all__ = ["DEPTH", "Walker"]
 
 DEPTH = 4
 """Words in the FIFO; as many non-empty words as ``hdl.operands`` may fetch before the lanes."""
+
+
+def _at_least(m: Module, mask, name: str):
+    """Whether at least one, two, three bits of ``mask`` are set: signals ``name``..., a tree."""
+    if len(mask) == 1:
+        return mask, Const(0, 1), Const(0, 1)
+    half = len(mask) // 2
+    (a1, a2, a3), (b1, b2, b3) = _at_least(m, mask[:half], name + "l"), _at_least(m, mask[half:], name + "h")
+    one, two, three = (Signal(name=f"{name}{count}") for count in (1, 2, 3))
+    m.d.comb += [one.eq(a1 | b1), two.eq(a2 | b2 | (a1 & b1)), three.eq(a3 | b3 | (a2 & b1) | (a1 & b2))]
+    return one, two, three
 
 
 class Walker(wiring.Component):
@@ -46,8 +58,9 @@ class Walker(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.groups_max = -(-u.n_lines // u.lanes)
-        # state, attributes for proofs: FIFO (word 0 is the head), next group of the head; the stage "pick"
+        # state, attributes for proofs: FIFO (word 0 is the head; alone: its mask has one bit), next group of the head; stage "pick"
         self.words = [Signal(WalkWord(u), name=f"word{n}", reset_less=True) for n in range(DEPTH)]
+        self.alone = [Signal(name=f"alone{n}", reset_less=True) for n in range(DEPTH)]
         self.n_words = Signal(range(DEPTH + 1))
         self.next_group = Signal(range(self.groups_max))
         self.picked, self.picked_word = Signal(u.vector_width, reset_less=True), Signal(WalkWord(u), reset_less=True)
@@ -69,20 +82,22 @@ class Walker(wiring.Component):
             push.eq(self.i.valid & self.i.ready & self.move & self.i.payload.mask.any()),
             take.eq(self.go & (n_words != 0)),
             lowest.eq(head.mask & -head.mask), last_group.eq(group + 1 == self.groups),
-            pop.eq(take & last_group & ((head.mask & (head.mask - 1)) == 0)),
+            pop.eq(take & last_group & self.alone[0]),
         ]
 
         # FIFO: word 0 is the head
         m.d.sync += n_words.eq(n_words + push - pop)
+        _, new_two, _ = _at_least(m, self.i.payload.mask, "new")
+        _, _, three = _at_least(m, head.mask, "head")
         for n in range(DEPTH):
-            following = words[n + 1] if n + 1 < DEPTH else words[n]
+            following = n + 1 if n + 1 < DEPTH else n
             with m.If(push & (n_words - pop == n)):
-                m.d.sync += words[n].eq(self.i.payload)
+                m.d.sync += [words[n].eq(self.i.payload), self.alone[n].eq(~new_two)]
             with m.Elif(pop):
-                m.d.sync += words[n].eq(following)
+                m.d.sync += [words[n].eq(words[following]), self.alone[n].eq(self.alone[following])]
             if n == 0:
                 with m.Elif(take & last_group):
-                    m.d.sync += head.mask.eq(head.mask & (head.mask - 1))
+                    m.d.sync += [head.mask.eq(head.mask & (head.mask - 1)), self.alone[0].eq(~three)]
 
         # pick
         picked, index, codes, picked_valid = self.picked, self.picked_word.index, self.picked_word.codes, self.picked_valid

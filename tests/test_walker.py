@@ -93,7 +93,8 @@ class WalkerSpec(Elaboratable):
                      Assert((dut.next_group < dut.groups) & (dut.picked_group < dut.groups))]
         for n, word in enumerate(dut.words):
             with m.If(dut.n_words > n):
-                m.d.comb += [Assert(word.mask != 0), Assert(word.index < next_index)]
+                m.d.comb += [Assert(word.mask != 0), Assert(word.index < next_index),
+                             Assert(dut.alone[n] == ((word.mask & (word.mask - 1)) == 0))]
             if n:
                 with m.If(dut.n_words > n):
                     m.d.comb += Assert(dut.words[n - 1].index < word.index)
