@@ -100,7 +100,7 @@ class UpdateRecorder(wiring.Component):
         super().__init__({
             "start": In(1), "op": In(2), "chi_base": In(16), "rate": In(12), "accumulate": In(1),
             "trace_line_stb": In(1), "trace_line": In(13), "trace_code": In(signed(code)), "trace_lane_stb": In(1),
-            "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(signed(code), u.vector_width)),
+            "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(code, u.vector_width)),
             "trace_exponent": In(signed(10)), "n_updates": Out(COUNT_BITS), "n_walked": Out(COUNT_BITS),
         })
 
@@ -130,7 +130,9 @@ class UpdateRecorder(wiring.Component):
                      write.data.eq(one), write.en.eq(self.trace_line_stb)]
         write = lanes.write_port()
         m.d.comb += [write.addr.eq(place * lane_words(u) + self.trace_lane_address), write.en.eq(self.trace_lane_stb)]
-        m.d.comb += [write.data.word_select(k, 8).eq(self.trace_lanes[k]) for k in range(u.vector_width)]
+        for k in range(u.vector_width):
+            code = self.trace_lanes[k]
+            m.d.comb += write.data.word_select(k, 8).eq(Mux(code[-1], -code[:-1], code[:-1]))
         return m
 
 

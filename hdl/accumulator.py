@@ -25,8 +25,8 @@ the one before has left the pipeline. This is asserted.
 
 A bank is a column of its own, with its part of the memory and its own registers of everything that all lanes share: a design has
 short wires where a placer keeps banks together (``constraints/``). A slice is what repeats in a bank: a memory of at most
-SLICE_BITS, which two block RAMs of 18 bits hold side by side, and its lanes. LOAD writes a bank at a time: ``load_en`` writes
-``load`` to word ``load_address`` of bank ``load_bank``.
+SLICE_BITS, which two block RAMs of 18 bits hold side by side, and its lanes. LOAD writes a bank at a time: ``load_en`` takes
+``load`` for word ``load_address`` of bank ``load_bank``, which is written a cycle later.
 
 Timing: latency 3 from issue to write, 4 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
@@ -216,14 +216,17 @@ class Accumulator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         u, banks, code_bits = self.u, self.banks, self.u.outer_bits + 1
+        loads, load_address, load = Signal(len(banks)), Signal.like(self.load_address), Signal.like(self.load, reset_less=True)
+        m.d.sync += loads.eq(self.load_en << self.load_bank)
+        with m.If(self.load_en):
+            m.d.sync += [load_address.eq(self.load_address), load.eq(self.load)]
         for index, bank in enumerate(banks):
             m.submodules[f"bank{index}"] = bank
             first = index * u.vector_width
             m.d.comb += [getattr(bank, name).eq(getattr(self, name)) for name in (
-                "valid", "address", "multiplicand", "line_negative", "threshold", "clear", "keep", "load_address", "load")]
-            m.d.comb += [
-                bank.codes.eq(self.codes[first * code_bits:]), bank.load_en.eq(self.load_en & (self.load_bank == index)),
-            ]
+                "valid", "address", "multiplicand", "line_negative", "threshold", "clear", "keep")]
+            m.d.comb += [bank.codes.eq(self.codes[first * code_bits:]), bank.load_en.eq(loads[index]),
+                         bank.load_address.eq(load_address), bank.load.eq(load)]
             with m.If(self.word_bank == index):
                 m.d.comb += self.word.eq(bank.word)
         leaving = Signal(3)                              # a word is in stage "pulse", or its clipped elements are added up
@@ -232,7 +235,8 @@ class Accumulator(wiring.Component):
             leaving.eq(Cat(self.write_valid, leaving)), self.saturations.eq(_sum([bank.clips for bank in banks])),
         ]
         m.d.comb += [
-            self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving.any()),
+            self.active.eq(self.valid | self.load_en | self.read_valid | self.sum_valid | self.write_valid | leaving.any()
+                           | loads.any()),
             self.pulse_valid.eq(Cat(bank.due for bank in banks).any()),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
             self.negative.eq(Cat(bank.negative for bank in banks)),

@@ -65,7 +65,7 @@ class Operands(wiring.Component):
     idle : Out(1)
         Everything is fetched and handed over.
     trace_lane_stb, trace_lane_address, trace_lanes : Out
-        For recorders: the signed codes of lane word ``trace_lane_address``, in the cycle they are loaded.
+        For recorders: the codes of lane word ``trace_lane_address``, magnitude below sign, in the cycle they are loaded.
     """
 
     def __init__(self, u: UnitParams):
@@ -76,7 +76,7 @@ class Operands(wiring.Component):
             "vector": Out(VectorReadSignature(u)), "o_walk": Out(stream.Signature(WalkWord(u))),
             "lane_codes": Out(u.n_lines * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
             "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
-            "trace_lanes": Out(data.ArrayLayout(signed(self.code_bits), u.vector_width)),
+            "trace_lanes": Out(data.ArrayLayout(self.code_bits, u.vector_width)),
         })
 
     def elaborate(self, platform):
@@ -144,11 +144,8 @@ class Operands(wiring.Component):
         m.d.comb += [
             self.lanes_loaded.eq(~lane_due & ~(fetched.valid & fetched.lane) & ~(held.valid & held.lane)),
             self.idle.eq(~walk_due & ~fetched.valid & ~held.valid & ~self.o_walk.valid & self.lanes_loaded),
-            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(held.index),
+            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(held.index), self.trace_lanes.eq(codes),
         ]
-        for k in range(width):
-            code = codes.word_select(k, code_bits)
-            m.d.comb += self.trace_lanes[k].eq(Mux(code[-1], -code[:-1], code[:-1]))
 
         with m.If(self.start):
             m.d.sync += [

@@ -34,7 +34,7 @@ events : Out(StructLayout)
     As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command.
 trace_* : for recorders; strobes are high for one cycle:
     trace_line_stb, trace_line, trace_code: one per walked line of an accumulating UPDATE; the code is signed, ``negate`` applied.
-    trace_lane_stb, trace_lane_address, trace_lanes: signed lane codes, one vector word, before the first walked line.
+    trace_lane_stb, trace_lane_address, trace_lanes: lane codes of a vector word, magnitude below sign, before the walk.
     trace_exponent (s = E[e] + exponent), trace_rate, trace_chi_base: of the running command.
 
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
@@ -91,7 +91,7 @@ class UpdateUnit(wiring.Component):
                 "lines_walked": 1, "lines_skipped": 13, "update_clips": 1, "chi_saturations": range(u.lanes + 1)})),
             "trace_line_stb": Out(1), "trace_line": Out(13), "trace_code": Out(signed(u.outer_bits + 1)),
             "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
-            "trace_lanes": Out(data.ArrayLayout(signed(u.outer_bits + 1), u.vector_width)),
+            "trace_lanes": Out(data.ArrayLayout(u.outer_bits + 1, u.vector_width)),
             "trace_exponent": Out(signed(10)), "trace_rate": Out(12), "trace_chi_base": Out(16),
         })
 

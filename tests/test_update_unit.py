@@ -81,6 +81,12 @@ class Twin:
             twin.handed_over(run, pulse_gen.cycles(self.c, Kind.SET, counts.max()))
 
 
+def _signed(u, code):
+    """Value of a code, magnitude below sign."""
+    magnitude = code & u.outer_max
+    return -magnitude if code >> u.outer_bits else magnitude
+
+
 class Rtl:
     """Drives a Bench through commands; records pulses, dumps, events, cycles and traces."""
 
@@ -127,7 +133,8 @@ class Rtl:
             if ctx.get(dut.trace_line_stb):
                 self.trace_lines.append((ctx.get(dut.trace_line), ctx.get(dut.trace_code)))
             if ctx.get(dut.trace_lane_stb):
-                self.trace_lanes[ctx.get(dut.trace_lane_address)] = [ctx.get(dut.trace_lanes[k]) for k in range(u.vector_width)]
+                self.trace_lanes[ctx.get(dut.trace_lane_address)] = [
+                    _signed(u, ctx.get(dut.trace_lanes[k])) for k in range(u.vector_width)]
             if offer and ctx.get(dut.i_load.ready):
                 self.inputs.pop(0)
                 offer = False
