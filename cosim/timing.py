@@ -12,8 +12,8 @@ __all__ = ["PARTS", "empty_words", "predicted"]
 PARTS = ("windows", "walked words", "words of vectors", "fixed latencies")
 _REDUCTIONS = (VectorOp.SUM, VectorOp.PEAK_MAX)
 _WALK_WORDS_FIRST = 4
-"""Words of the walked vector that an UPDATE fetches before those of its lanes, empty ones apart [1]: ``hdl/operands.py``."""
-_LOADED, _FILL, _DRAIN = 3, 10, 4
+"""Words of the walked vector that an UPDATE fetches before the last of its lanes, ``empty_words`` apart [1]: ``hdl/operands.py``."""
+_LOADED, _FILL, _DRAIN = 4, 11, 4
 """Cycles of an UPDATE from the last of these words to the walk; at least from the first non-empty one to the walk; after the last
 chi word [cycles]: ``model/digital/walker.py``, ``hdl/update_unit.py``."""
 
@@ -65,14 +65,17 @@ def _parts(program, opcode, operands, empty, convert_cycles):
     walk, lanes = (words(side) for side in ((d.rows, d.cols) if d.walk == Walk.ROWS else (d.cols, d.rows)))
     before = empty if operands["matrix"] == 0 and d.walk == Walk.ROWS else 0
     fetched = min(before + _WALK_WORDS_FIRST, walk) + lanes
-    return 0, 0, fetched, max(_LOADED, before + _FILL - fetched) + _DRAIN
+    return 0, 0, fetched, max(_LOADED, before * 3 / 2 + _FILL - fetched) + _DRAIN
 
 
 def empty_words(experiment: Experiment, data: Dataset) -> float:
-    """Mean number of vector words of an image before the first pixel whose operand in the outer product is not 0 [1]."""
+    """Mean number of vector words of an image before the first pixel whose operand in the outer product is not 0, odd ones less 1 [1].
+
+    An UPDATE fetches the walked vector two words at a time.
+    """
     u = experiment.params.unit
     chosen = next(trainer.sample_order(experiment, len(data.train_labels)))
     lines = data.train_images[chosen] >> (8 - u.line_bits)
     counts = lines + (1 << u.line_bits - u.outer_bits >> 1) >= 1 << u.line_bits - u.outer_bits
     first = np.where(counts.any(axis=1), counts.argmax(axis=1), data.n_features)          # at last the bias
-    return float((first // u.vector_width).mean())
+    return float((first // u.vector_width // 2 * 2).mean())

@@ -7,18 +7,19 @@ Contract, per element v of a vector with right shift ``shift`` (the line code, t
 
 Codes are packed outer_bits + 1 bits each: magnitude below sign. Positions from ``count`` on have code 0.
 
-Order of the words: walk words until one with a non-zero code was seen (or all are fetched), lane words, the other walk words.
-So leading empty words and the walker's latency hide behind the lane words. At most 4 = FIFO depth non-empty walk words come
-before the lane words, so lanes never wait for the walker, which waits for them.
+Order of the words: two walk words and a lane word in turn until a walk word with a non-zero code was seen, then the other lane
+words, then the other walk words. So leading empty words and the walker's latency hide behind the lane words. At most 4 = FIFO
+depth non-empty walk words come before the last lane word, so lanes never wait for the walker, which waits for them.
 
 ``sweep``: nothing is read; every position below ``walk_count`` is walked, with code 0, and no lanes are loaded.
 
-Stages (``go`` high, walker not blocked): address | data, |v| | shift, clip, round | walk word offered. The read port holds.
+Stages (``go`` high, walker not blocked): address | data, without its sign | |v|, shift by fours | shift, clip, round | walk word
+offered. The read port holds.
 
-Timing: one word per cycle; lane codes are in the register 3 moving cycles after their address, walk words are offered then.
+Timing: one word per cycle; lane codes are in the register 4 moving cycles after their address, walk words are offered then.
 Source: design choice.
 """
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -84,73 +85,82 @@ class Operands(wiring.Component):
         u, width, command, code_bits = self.u, self.u.vector_width, self.command, self.code_bits
         tag = data.StructLayout({"valid": 1, "lane": 1, "index": 13, "span": range(width + 1)})
 
-        # address: walk words, lane words, the other walk words
+        # address: in turn, lane words, the other walk words
         walk_left, lane_left, walk_due, lane_due = Signal(13), Signal(13), Signal(), Signal()    # due: left != 0
         walk_index, lane_index = Signal(13), Signal(13)
         sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal()
-        fetched, held = Signal(tag), Signal(tag)
+        turn = Signal(2)                                 # walk words since a lane word, at most 2
+        fetched, held, placed = Signal(tag), Signal(tag), Signal(tag)
         left = Mux(take_lane, lane_left, walk_left)
         m.d.comb += [
             move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
-            take_lane.eq(lane_due & (found | ~walk_due)), take_walk.eq(walk_due & ~take_lane),
+            take_lane.eq(lane_due & (found | turn[1] | ~walk_due)), take_walk.eq(walk_due & ~take_lane),
             self.vector.en.eq(move & (take_lane | take_walk) & ~sweep),
             self.vector.addr.eq(Mux(take_lane, command.lane_src + lane_index, command.walk_src + walk_index)),
         ]
         with m.If(move):
             with m.If(take_lane):
-                m.d.sync += [lane_index.eq(lane_index + 1), lane_left.eq(lane_left - width), lane_due.eq(lane_left > width)]
+                m.d.sync += [lane_index.eq(lane_index + 1), lane_left.eq(lane_left - width), lane_due.eq(lane_left > width),
+                             turn.eq(0)]
             with m.If(take_walk):
-                m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(walk_left - width), walk_due.eq(walk_left > width)]
+                m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(walk_left - width), walk_due.eq(walk_left > width),
+                             turn.eq(turn + ~turn[1])]
             m.d.sync += [
                 fetched.valid.eq(take_lane | take_walk), fetched.lane.eq(take_lane),
                 fetched.index.eq(Mux(take_lane, lane_index, walk_index)), fetched.span.eq(Mux(left > width, width, left)),
-                held.eq(fetched),
+                held.eq(fetched), placed.eq(held),
             ]
 
-        # |v|, 0 beyond the vector | code
-        codes, walked, shift = Signal(width * code_bits), Signal(width), Signal(5, reset_less=True)
+        # bits other than the sign's, 0 beyond the vector | |v|, shift by fours | code
+        codes, walked = Signal(width * code_bits), Signal(width)
+        shift, fine = Signal(5, reset_less=True), Signal(2, reset_less=True)
         with m.If(move):
-            m.d.sync += shift.eq(Mux(fetched.lane, command.lane_shift, command.walk_shift))
+            m.d.sync += [shift.eq(Mux(fetched.lane, command.lane_shift, command.walk_shift)), fine.eq(shift)]
         for k in range(width):
             value = self.vector.data[k]
             inside = (fetched.span > k) & ~sweep
-            negative = Signal(name=f"negative{k}", reset_less=True)
-            magnitude = Signal(u.element_bits, name=f"magnitude{k}", reset_less=True)
+            below, negative = (Signal(name=f"{name}{k}", reset_less=True) for name in ("below", "negative"))
+            distance, coarse = (Signal(u.element_bits, name=f"{name}{k}", reset_less=True) for name in ("distance", "coarse"))
             shifted = Signal(u.element_bits, name=f"shifted{k}")
             with m.If(move):
-                m.d.sync += [negative.eq(value[-1] & inside),
-                             magnitude.eq(Mux(inside, Mux(value[-1], -value, value)[:u.element_bits], 0))]
+                m.d.sync += [
+                    below.eq(value[-1] & inside), distance.eq((value ^ value[-1].replicate(len(value))) & inside.replicate(len(value))),
+                    negative.eq(below), coarse.eq((distance + below)[:u.element_bits] >> Cat(Const(0, 2), shift[2:])),
+                ]
             code, nonzero = quantise(u, shifted)
-            m.d.comb += [shifted.eq(magnitude >> shift), codes.word_select(k, code_bits).eq(Cat(code, negative)),
-                         walked[k].eq(Mux(sweep, held.span > k, nonzero))]
+            m.d.comb += [shifted.eq(coarse >> fine), codes.word_select(k, code_bits).eq(Cat(code, negative)),
+                         walked[k].eq(Mux(sweep, placed.span > k, nonzero))]
 
         # lane words into their register, walk words to the walker
-        load_lane = Signal()
-        m.d.comb += load_lane.eq(move & held.valid & held.lane)
+        load_lane, lane_follows = Signal(), Signal()
+        m.d.comb += [load_lane.eq(move & placed.valid & placed.lane),
+                     lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
         for word in range(u.n_lines // width):
             lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
             m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
             with m.If(self.start):
                 m.d.sync += lanes.eq(0)
-            with m.Elif(load_lane & (held.index == word)):
+            with m.Elif(load_lane & (placed.index == word)):
                 m.d.sync += lanes.eq(codes)
+        with m.If(move & ~lane_follows):
+            m.d.sync += self.lanes_loaded.eq(1)
         walk = self.o_walk.payload
         with m.If(move):
-            m.d.sync += [self.o_walk.valid.eq(held.valid & ~held.lane), walk.codes.eq(codes), walk.mask.eq(walked),
-                         walk.index.eq(held.index)]
+            m.d.sync += [self.o_walk.valid.eq(placed.valid & ~placed.lane), walk.codes.eq(codes), walk.mask.eq(walked),
+                         walk.index.eq(placed.index)]
             with m.If(self.o_walk.valid & walk.mask.any()):
                 m.d.sync += found.eq(1)
 
         m.d.comb += [
-            self.lanes_loaded.eq(~lane_due & ~(fetched.valid & fetched.lane) & ~(held.valid & held.lane)),
-            self.idle.eq(~walk_due & ~fetched.valid & ~held.valid & ~self.o_walk.valid & self.lanes_loaded),
-            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(held.index), self.trace_lanes.eq(codes),
+            self.idle.eq(~walk_due & ~fetched.valid & ~held.valid & ~placed.valid & ~self.o_walk.valid & self.lanes_loaded),
+            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(placed.index), self.trace_lanes.eq(codes),
         ]
 
         with m.If(self.start):
             m.d.sync += [
                 walk_left.eq(self.i.walk_count), walk_due.eq(self.i.walk_count != 0), sweep.eq(self.sweep),
                 lane_left.eq(self.i.lane_count), lane_due.eq(~self.sweep & (self.i.lane_count != 0)),
-                walk_index.eq(0), lane_index.eq(0), found.eq(0), fetched.valid.eq(0), held.valid.eq(0), self.o_walk.valid.eq(0),
+                self.lanes_loaded.eq(self.sweep | (self.i.lane_count == 0)), walk_index.eq(0), lane_index.eq(0), found.eq(0),
+                turn.eq(0), fetched.valid.eq(0), held.valid.eq(0), placed.valid.eq(0), self.o_walk.valid.eq(0),
             ]
         return m

@@ -40,9 +40,10 @@ trace_* : for recorders; strobes are high for one cycle:
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
-    UPDATE  w0 + L + 7 (phase_lanes, L >= 4)  +  n g + 4  +  cycles held, and waited at the end, for the pulse generator
-    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 2) + 12
-                                                                            LOAD    walk_count g b + 11
+    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 4
+            +  cycles held, and waited at the end, for the pulse generator
+    CLEAR   walk_count g + 15       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
+                                                                            LOAD    walk_count g (b + 1) + 12
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
@@ -124,18 +125,22 @@ class UpdateUnit(wiring.Component):
         stage = data.StructLayout({"valid": 1, "line": 13, "group": walker.group.shape(), "negative": 1, "address": 16})
         front = [Signal(stage, name=f"front{n}") for n in range(3)]
         head = front[-1]
-        held, go, front_go, restart = Signal(), Signal(), Signal(), Signal()
+        held, go, front_go = Signal(), Signal(), Signal()
+        # of DUMP and LOAD: the head's word has passed; a LOAD begins anew. Registers: the host's stream is no path to the walker
+        passed, restart, streams = Signal(), Signal(), Signal()
         dumping, loading, asked, place, place_last = Signal(), Signal(), Signal(2), Signal.like(chi.word_bank), Signal()
         m.d.comb += [
             held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == len(chi.banks) - 1),
-            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (is_load & head.valid & ~self.i_load.valid)),
-            dumping.eq(is_dump & head.valid & ~self.host_stall & (asked == 2)),
-            loading.eq(is_load & head.valid & self.i_load.valid & (self.i_load.payload.count != 0)),
-            restart.eq(is_load & head.valid & self.i_load.valid & (self.i_load.payload.count == 0)),
-            front_go.eq(go & Mux(is_dump | is_load, ~head.valid | ((dumping | loading) & place_last),
-                                 ~head.valid | operands.lanes_loaded)),
-            chi.valid.eq(go & head.valid & ~is_load & Mux(is_dump, ~self.host_stall & (asked == 0), operands.lanes_loaded)),
+            streams.eq(head.valid & ~passed & ~restart), self.i_load.ready.eq(is_load & streams),
+            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (self.i_load.ready & ~self.i_load.valid)),
+            dumping.eq(is_dump & streams & ~self.host_stall & (asked == 2)),
+            loading.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count != 0)),
+            front_go.eq(go & (~head.valid | Mux(is_dump | is_load, passed & ~self.host_stall, operands.lanes_loaded))),
+            chi.valid.eq(go & head.valid & ~is_load
+                         & Mux(is_dump, ~passed & ~self.host_stall & (asked == 0), operands.lanes_loaded)),
         ]
+        m.d.sync += [passed.eq(Mux(passed, self.host_stall, (dumping | loading) & place_last)),
+                     restart.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count == 0))]
 
         # operands and walker
         m.d.comb += [
@@ -206,7 +211,7 @@ class UpdateUnit(wiring.Component):
             m.d.sync += busy.eq(0)
 
         # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
-        with m.If(is_dump & head.valid & ~self.host_stall):
+        with m.If(is_dump & streams & ~self.host_stall):
             m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
         with m.If(dumping):
             m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
@@ -220,7 +225,7 @@ class UpdateUnit(wiring.Component):
         left, group_left = Signal(signed(15)), Signal(signed(15))
         last_group = head.group + 1 == command.words_per_line
         m.d.comb += [
-            self.i_load.ready.eq(is_load & head.valid), chi.load_en.eq(loading), chi.load_address.eq(head.address),
+            chi.load_en.eq(loading), chi.load_address.eq(head.address),
             chi.load_bank.eq(place), chi.word_bank.eq(place),
         ]
         for k in range(width):

@@ -307,7 +307,8 @@ def test_lane_use():
         assert counters["chi_rmw"] >= 0.95 * counters["phase_update"]
         assert cycles == counters["phase_lanes"] + counters["phase_update"]
         first_word = int(np.flatnonzero(vec.ravel()[:785])[0]) // 32
-        assert cycles == first_word + 8 + 7 + 151 + 4   # the formula of the data sheet
+        assert first_word // 2 + first_word % 2 < 5
+        assert cycles == first_word - first_word % 2 + 8 + 8 + 151 + 4                       # the formula of the data sheet
 
 
 def updates_of(u, vec, exponents, c):
@@ -450,4 +451,4 @@ def test_formal_streams():
     u = UnitParams(lanes=2, vector_width=4, n_rows=4, n_cols=4, outer_bits=2, line_bits=3, eps_log2=4, chi_bits=5, rate_bits=1,
                    update_max_steps=1, chi_words=16, vector_words=16)
     # the accumulator's asserts: no word is in the pipeline twice, see test_walker
-    prove(StreamSpec(u), "update_unit", depth=5, cover_depth=24, granted=["dut.accumulator.bank0"])
+    prove(StreamSpec(u), "update_unit", depth=7, cover_depth=24, granted=["dut.accumulator.bank0"])

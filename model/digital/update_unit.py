@@ -179,8 +179,8 @@ def sweep_cycles(u, command):
     if words == 0:
         return 2
     if command.op == _DUMP:
-        return words * (banks + 2) + 12
-    return words * banks + 11 if command.op == _LOAD else words + 14
+        return words * (banks + 3) + 12
+    return words * (banks + 1) + 12 if command.op == _LOAD else words + 15
 
 
 @njit(cache=True)

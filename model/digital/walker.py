@@ -1,11 +1,12 @@
 """Walker and operand fetch: twin of ``hdl/walker.py`` and the order of ``hdl/operands.py``. Which line is read in which cycle.
 
 Cycles count from the acceptance of the command (cycle 0) over cycles in which the unit moves: what holds the unit (pulse
-generator, streams) is added by ``model/digital/update_unit.py``. With L lane words and w0 empty leading walk words, in cycles:
+generator, streams) is added by ``model/digital/update_unit.py``. With L lane words, w0 empty leading walk words and
+n_first = min(2 L, w0 + 4 - w0 % 2, walk words), in cycles:
 
-    address of walk word w    1 + w, for w < n_first = min(w0 + 4, walk words); the others L later
-    lane codes loaded         n_first + L + 3 (``loaded``)
-    walk word w offered       R = 3 after its address, after the word before, and not while DEPTH words wait
+    address of walk word w    1 + w + min(w // 2, L) for w < n_first; 1 + w + L for the others
+    lane codes loaded         n_first + L + 4 (``loaded``)
+    walk word w offered       R = 4 after its address, after the word before, and not while DEPTH words wait
     line picked               one per cycle, from R + 1 on; not from the first pick + 5 to ``loaded``: the head waits
     word of chi read          6 cycles after the pick, or one after the lanes are loaded
 """
@@ -35,13 +36,12 @@ def walk(u, command, vec, sweep, lines, codes, reads):
     lane_words = 0 if sweep else (command.lane_count + width - 1) // width
     pops = np.zeros(DEPTH, np.int64)                     # cycle in which the last DEPTH non-empty words left the FIFO
     n, n_reads, filled = 0, 0, 0
-    loaded, waits, gone = 0, -1, 0                       # gone: word offered last; waits: cycle in which the head waits for lanes
-    first = n_words                                      # walk words fetched before the lanes
+    loaded, waits, gone = 0, -1, 4                       # gone: word offered last; waits: cycle in which the head waits for lanes
+    lanes, empty = 0, n_words                            # lane words fetched; empty leading walk words
     pick = 0
     for w in range(n_words):
-        offered = 4 if w == 0 else gone + 1
-        if w == first:
-            offered += lane_words
+        before, lanes = lanes, min(w // 2, lane_words) if w < empty + 4 - empty % 2 else lane_words
+        offered = gone + 1 + lanes - before
         if filled >= DEPTH:
             offered = max(offered, pops[filled % DEPTH] + 1)
         gone = offered
@@ -54,8 +54,8 @@ def walk(u, command, vec, sweep, lines, codes, reads):
         if n == start:
             continue
         if start == 0:
-            first = min(w + 4, n_words)
-            loaded = first + lane_words + 3 if lane_words else 0
+            empty = w
+            loaded = min(2 * lane_words, w + 4 - w % 2, n_words) + lane_words + 4 if lane_words else 0
         pick = max(pick, offered)
         for _ in range((n - start) * groups):
             pick += 1
@@ -68,5 +68,5 @@ def walk(u, command, vec, sweep, lines, codes, reads):
         pops[filled % DEPTH] = pick
         filled += 1
     if n == 0 and lane_words:
-        loaded = n_words + lane_words + 3
+        loaded = min(2 * lane_words, n_words) + lane_words + 4
     return n, loaded, max(gone + 1, loaded)
