@@ -48,7 +48,7 @@ def table() -> None:
 def markdown(results: list[dict]) -> str:
     """Table of results, most images first, ``model`` below ``rtl``."""
     head = ("command", "test accuracy", "cycles/image", "of which programming", "refresh", "SET pulses/image", "ms/image",
-            "digest")
+            "training took", "on", "digest")
     ordered = sorted(results, key=lambda r: (-r["images_trained"], r["seed"], r["backend"] != "rtl"))
     return "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *map(_row, ordered)))
 
@@ -56,7 +56,8 @@ def markdown(results: list[dict]) -> str:
 def _row(result):
     return (f"`{_command(result)}`", f"{100 * result['test_accuracy']:.2f} %", f"{result['cycles_per_image']:.0f}",
             f"{result['programming_cycles_per_image']:.0f}", f"{result['refresh_cycles_per_image']:.0f}",
-            f"{result['pulses_per_image']:.2f}", f"{result['ms_per_image']:.2f}", f"`{result['digest'][:8]}`")
+            f"{result['pulses_per_image']:.2f}", f"{result['ms_per_image']:.2f}",
+            f"{result['training_s'] / 60:.0f} min", result["machine"], f"`{result['digest'][:8]}`")
 
 
 def with_table(text: str, rows: str) -> str:

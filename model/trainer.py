@@ -18,11 +18,13 @@ Order of samples: the generator ``numpy.random.default_rng([seed, ORDER])`` perm
 ``images`` of them are trained in this order in the first epoch, and in a new permutation of the same images in each later epoch.
 """
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +33,7 @@ from model.checkpoint import Checkpoints
 from model.datasets import Dataset
 from model.experiment import Experiment
 
-__all__ = ["run", "sample_order", "versions"]
+__all__ = ["machine", "run", "sample_order", "versions"]
 
 ORDER = 1
 """Purpose of the generator of the sample order, so that it shares no draws with the devices."""
@@ -141,6 +143,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
         "images_trained": at.trained, "epochs": experiment.epochs, "test_images": tests,
         "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
         **_figures(meter.total, at.trained), "ms_per_image": 1e3 * meter.wall_s / at.trained,
+        "training_s": meter.wall_s, "machine": machine(),
         "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
         "digest": backend.digest(), "versions": versions(),
     }
@@ -219,6 +222,17 @@ def _figures(total: dict[str, int], images: int) -> dict:
                         + total["update_clips"]),
         "refreshes": total["refreshes"],
     }
+
+
+def machine() -> str:
+    """Kind of machine, for the record: processor and how many of them this process may use."""
+    try:
+        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+                 if line.startswith("model name")]
+    except OSError:
+        names = []
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {count} CPUs"
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,8 @@ from model.errors import InputError
 def result(**fields):
     return {"dataset": "mnist", "layers": [784, 250, 10], "images_trained": 60000, "epochs": 1, "seed": 1, "backend": "model",
             "test_accuracy": 0.9526, "cycles_per_image": 950.4, "programming_cycles_per_image": 130.0,
-            "refresh_cycles_per_image": 120.6, "pulses_per_image": 5.004, "ms_per_image": 0.1, "digest": "0123456789", **fields}
+            "refresh_cycles_per_image": 120.6, "pulses_per_image": 5.004, "ms_per_image": 0.1,
+            "training_s": 120.0, "machine": "a CPU, 2 CPUs", "digest": "0123456789", **fields}
 
 
 def test_table():
@@ -18,7 +19,7 @@ def test_table():
     command = "make train DATASET=mnist LAYERS=784-250-10 IMAGES=60000 EPOCHS=2 SEED=1 BACKEND=model"
     assert lines[2].startswith(f"| `{command}` | 95.26 % | 950 |")
     assert "BACKEND=rtl" in lines[3]
-    assert lines[4].endswith("| 130 | 121 | 5.00 | 0.10 | `01234567` |")
+    assert lines[4].endswith("| 130 | 121 | 5.00 | 0.10 | 2 min | a CPU, 2 CPUs | `01234567` |")
 
 
 def test_only_the_table_changes():
