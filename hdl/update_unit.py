@@ -22,7 +22,7 @@ command (proved in ``tests/test_walker.py``), and a command starts on an empty p
 Ports
 -----
 i : In(stream.Signature(UpdateCommand(u)))
-    Commands; ``ready`` when idle.
+    Commands; ``ready`` when idle, and in the cycle that ends a command.
 vector, exponents : vector memory port "update"; E registers, sampled when the command is accepted.
 o_pulse, pulse_busy : to and from the pulse generator.
 o_dump, i_load : streams of words, see above.
@@ -40,10 +40,10 @@ trace_* : for recorders; strobes are high for one cycle:
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
-    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 4
+    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 3
             +  cycles held, and waited at the end, for the pulse generator
-    CLEAR   walk_count g + 15       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
-                                                                            LOAD    walk_count g (b + 1) + 12
+    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 11
+                                                                            LOAD    walk_count g (b + 1) + 11
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
@@ -107,13 +107,15 @@ class UpdateUnit(wiring.Component):
 
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
-        busy, accept, parked = Signal(), Signal(), Signal()
+        busy, ended, accept, parked = Signal(), Signal(), Signal(), Signal()
         is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
-            self.i.ready.eq(~busy), accept.eq(self.i.valid & ~busy),
+            self.i.ready.eq(~busy | ended), accept.eq(self.i.valid & self.i.ready),
             self.active.eq((self.i.valid & ~busy) | (busy & ~parked) | chi.active), self.accumulator_active.eq(chi.active),
         ]
+        with m.If(ended):
+            m.d.sync += busy.eq(0)
         with m.If(accept):
             m.d.sync += [
                 command.eq(new), busy.eq(1), exponent.eq(self.exponents[new.e] + new.exponent),
@@ -207,8 +209,7 @@ class UpdateUnit(wiring.Component):
             parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & (self.hold == crowded)
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
-        with m.If(busy & empty & pulsed & ~self.o_dump.valid):
-            m.d.sync += busy.eq(0)
+        m.d.comb += ended.eq(busy & empty & pulsed & ~self.o_dump.valid)
 
         # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
         with m.If(is_dump & streams & ~self.host_stall):
@@ -255,12 +256,12 @@ class UpdateUnit(wiring.Component):
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
         waiting = held | (empty & ~pulsed)
         accept_update = accept & (new.op == UpdateOp.UPDATE)
-        ended = busy & empty & pulsed
+        running = busy & ~ended
         m.d.comb += [
-            self.events.phase_lanes.eq(Mux(busy, fetching, accept_update & new.accumulate)),
-            self.events.phase_update.eq(Mux(busy, is_update & ~fetching & ~waiting, accept_update & ~new.accumulate)),
-            self.events.phase_program.eq(busy & is_update & ~fetching & waiting),
-            self.events.phase_chi.eq(Mux(busy, ~is_update & ~self.host_stall, accept & (new.op != UpdateOp.UPDATE))),
+            self.events.phase_lanes.eq(Mux(running, fetching, accept_update & new.accumulate)),
+            self.events.phase_update.eq(Mux(running, is_update & ~fetching & ~waiting, accept_update & ~new.accumulate)),
+            self.events.phase_program.eq(running & is_update & ~fetching & waiting),
+            self.events.phase_chi.eq(Mux(running, ~is_update & ~self.host_stall, accept & (new.op != UpdateOp.UPDATE))),
             self.events.chi_rmw.eq(is_update & chi.write_valid),
             self.events.chi_words.eq((is_clear & chi.write_valid) | (place_last & (loading | dumping))),
             self.events.lines_walked.eq(walks),

@@ -127,6 +127,7 @@ class Rtl:
                 if self.lasts[-1][0]:
                     self.dumps.append(np.array(packet))
                     packet = []
+            await ctx.delay(1e-7)                        # the command of this cycle is there now
             self.stalls += ctx.get(dut.host_stall)
             for name in EVENT_NAMES:
                 self.counters[INDEX[name]] += ctx.get(dut.events[name])
@@ -163,7 +164,7 @@ class Rtl:
             await ctx.tick().repeat(3)
             self.done = True
 
-        simulate(self.bench, bench, self.monitor)
+        simulate(self.bench, self.monitor, bench)        # what answers the unit comes first in a cycle
 
 
 def command(u, op=UpdateOp.UPDATE, **fields):
@@ -308,7 +309,7 @@ def test_lane_use():
         assert cycles == counters["phase_lanes"] + counters["phase_update"]
         first_word = int(np.flatnonzero(vec.ravel()[:785])[0]) // 32
         assert first_word // 2 + first_word % 2 < 5
-        assert cycles == first_word - first_word % 2 + 8 + 8 + 151 + 4                       # the formula of the data sheet
+        assert cycles == first_word - first_word % 2 + 8 + 8 + 151 + 3                       # the formula of the data sheet
 
 
 def updates_of(u, vec, exponents, c):

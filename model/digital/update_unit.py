@@ -10,7 +10,7 @@ int32[words * beats, vector_width].
 Timing: the cycles of ``model/digital/walker.py``. A due word that is read in cycle r enters the FIFO of pulse commands in cycle
 r + 3 and is offered from cycle r + 5 on; the generator takes it when it is ready. In a cycle in which more than PULSE_DEPTH -
 IN_FLIGHT commands were in the FIFO the cycle before, no word is issued, and everything before the accumulator waits. The unit is
-ready one cycle after pipeline, FIFO and pulse generator are idle.
+ready when pipeline, FIFO and pulse generator are idle.
 """
 from typing import NamedTuple
 
@@ -151,8 +151,8 @@ def finish(run, counters):
     program = run.at[1] + end - idle
     counters[_LANES] += run.at[3]
     counters[_PROGRAM] += program
-    counters[_UPDATE] += end + 1 - program - run.at[3]
-    return end + 1
+    counters[_UPDATE] += end - program - run.at[3]
+    return end
 
 
 @njit(cache=True)
@@ -177,10 +177,10 @@ def sweep_cycles(u, command):
     """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
     words, banks = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
     if words == 0:
-        return 2
+        return 1
     if command.op == _DUMP:
-        return words * (banks + 3) + 12
-    return words * (banks + 1) + 12 if command.op == _LOAD else words + 15
+        return words * (banks + 3) + 11
+    return words * (banks + 1) + 11 if command.op == _LOAD else words + 14
 
 
 @njit(cache=True)
