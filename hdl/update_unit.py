@@ -42,8 +42,8 @@ With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before 
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
     UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 3
             +  cycles held, and waited at the end, for the pulse generator
-    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 11
-                                                                            LOAD    walk_count g (b + 1) + 11
+    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
+                                                                            LOAD    walk_count g (b + 1) + 12
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
@@ -200,16 +200,18 @@ class UpdateUnit(wiring.Component):
                      Assert(~chi.pulse_valid | pulses.w_rdy, "a pulse command is lost")]
 
         # what is left to do
-        fed, empty, pulsed = Signal(), Signal(), Signal()
+        fed, empty, pulsed, ending = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
             empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
             pulsed.eq(~chi.pulse_valid & (pulses.level == 0) & ~self.pulse_busy),
             # nothing moves before the generator does: the queue is empty and it is busy, or it does not take the queue's first
-            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & (self.hold == crowded)
+            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ending & (self.hold == crowded)
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
-        m.d.comb += ended.eq(busy & empty & pulsed & ~self.o_dump.valid)
+        # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold; it ends unless that is due
+        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & pulsed & ~self.o_dump.valid)
+        m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 
         # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
         with m.If(is_dump & streams & ~self.host_stall):

@@ -10,7 +10,7 @@ int32[words * beats, vector_width].
 Timing: the cycles of ``model/digital/walker.py``. A due word that is read in cycle r enters the FIFO of pulse commands in cycle
 r + 3 and is offered from cycle r + 5 on; the generator takes it when it is ready. In a cycle in which more than PULSE_DEPTH -
 IN_FLIGHT commands were in the FIFO the cycle before, no word is issued, and everything before the accumulator waits. The unit is
-ready when pipeline, FIFO and pulse generator are idle.
+ready when the pipeline is empty, and one cycle after FIFO and pulse generator are.
 """
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     for the codes that occur."""
     at: np.ndarray
     """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
-    the pipeline is empty, pulse commands so far."""
+    the pipeline is empty and the UPDATE may end, pulse commands so far."""
     pulses: np.ndarray
     """int64 (2, PULSE_DEPTH): cycles in which the last pulse commands entered the FIFO and left it; command n in place
     n % PULSE_DEPTH."""
@@ -71,7 +71,7 @@ def begin(u, command, vec, exponents, counters):
     lines, codes = np.empty(count, np.int32), np.empty(count, np.int32)
     reads, at = np.empty(count * groups, np.int64), np.zeros(6, np.int64)
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
-    at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
+    at[4] = max(2, idle + 1, reads[n * groups - 1] + 3 if n else 0)
     lane_codes = np.zeros(groups * u.lanes, np.int32)
     if not sweep:
         base, shift = command.lane_src * width, command.lane_shift
@@ -147,8 +147,8 @@ def handed_over(run, pulse_cycles):
 def finish(run, counters):
     """Cycles of the UPDATE."""
     idle = run.at[4] + run.at[1]
-    end = max(idle, run.at[2])
-    program = run.at[1] + end - idle
+    end = max(idle, run.at[2] + 1)
+    program = run.at[1] + max(0, run.at[2] - idle)
     counters[_LANES] += run.at[3]
     counters[_PROGRAM] += program
     counters[_UPDATE] += end - program - run.at[3]
@@ -177,10 +177,10 @@ def sweep_cycles(u, command):
     """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
     words, banks = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
     if words == 0:
-        return 1
+        return 2
     if command.op == _DUMP:
-        return words * (banks + 3) + 11
-    return words * (banks + 1) + 11 if command.op == _LOAD else words + 14
+        return words * (banks + 3) + 12
+    return words * (banks + 1) + 12 if command.op == _LOAD else words + 14
 
 
 @njit(cache=True)
