@@ -12,7 +12,7 @@ __all__ = ["PARTS", "empty_words", "predicted"]
 PARTS = ("windows", "walked words", "words of vectors", "fixed latencies")
 _REDUCTIONS = (VectorOp.SUM, VectorOp.PEAK_MAX)
 _WALK_WORDS_FIRST = 4
-"""Words of the walked vector that an UPDATE fetches before the last of its lanes, ``empty_words`` apart [1]: ``hdl/operands.py``."""
+"""Words of the walked vector that an UPDATE fetches before its last lanes, ``empty_words`` apart [1]: ``hdl/operands.py``."""
 _LOADED, _FILL, _DRAIN = 4, 11, 3
 """Cycles of an UPDATE from the last of these words to the walk; at least from the first non-empty one to the walk; after the last
 chi word [cycles]: ``model/digital/walker.py``, ``hdl/update_unit.py``."""
@@ -69,9 +69,9 @@ def _parts(program, opcode, operands, empty, convert_cycles):
 
 
 def empty_words(experiment: Experiment, data: Dataset) -> float:
-    """Mean number of vector words of an image before the first pixel whose operand in the outer product is not 0, odd ones less 1 [1].
+    """Mean number of vector words of an image before the first pixel whose operand in the outer product is not 0 [1].
 
-    An UPDATE fetches the walked vector two words at a time.
+    Rounded down to even in every image: an UPDATE fetches the walked vector two words at a time.
     """
     u = experiment.params.unit
     chosen = next(trainer.sample_order(experiment, len(data.train_labels)))

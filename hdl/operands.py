@@ -124,7 +124,7 @@ class Operands(wiring.Component):
             shifted = Signal(u.element_bits, name=f"shifted{k}")
             with m.If(move):
                 m.d.sync += [
-                    below.eq(value[-1] & inside), distance.eq((value ^ value[-1].replicate(len(value))) & inside.replicate(len(value))),
+                    below.eq(value[-1] & inside), distance.eq(Mux(inside, value ^ value[-1].replicate(len(value)), 0)),
                     negative.eq(below), coarse.eq((distance + below)[:u.element_bits] >> Cat(Const(0, 2), shift[2:])),
                 ]
             code, nonzero = quantise(u, shifted)

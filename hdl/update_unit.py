@@ -209,7 +209,7 @@ class UpdateUnit(wiring.Component):
             parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ending & (self.hold == crowded)
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
-        # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold; it ends unless that is due
+        # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold, which may yet be due
         m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & pulsed & ~self.o_dump.valid)
         m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 

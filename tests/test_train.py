@@ -20,8 +20,8 @@ from tests.softmax_backend import SoftmaxBackend, compile_softmax, open_softmax
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ["curve.png", "log.jsonl", "params.json", "result.json"]
 RESULT_FIELDS = """backend dataset layers seed images_trained epochs test_accuracy train_accuracy cycles_per_image
-    programming_cycles_per_image refresh_cycles_per_image cycles_by_phase events ms_per_image training_s machine pulses_per_image saturations
-    refreshes conservation_ok digest versions""".split()
+    programming_cycles_per_image refresh_cycles_per_image cycles_by_phase events ms_per_image training_s machine pulses_per_image
+    saturations refreshes conservation_ok digest versions""".split()
 
 
 def command(*arguments, open_backend=open_softmax):
