@@ -58,7 +58,7 @@ class Walker(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.groups_max = -(-u.n_lines // u.lanes)
-        # state, attributes for proofs: FIFO (word 0 is the head; alone: one bit in the mask), next group of the head; stage "pick"
+        # state, attributes for proofs: FIFO (word 0: the head; alone: one bit in the mask), next group of the head; stage "pick"
         self.words = [Signal(WalkWord(u), name=f"word{n}", reset_less=True) for n in range(DEPTH)]
         self.alone = [Signal(name=f"alone{n}", reset_less=True) for n in range(DEPTH)]
         self.n_words = Signal(range(DEPTH + 1))
