@@ -394,7 +394,7 @@ numbers of words and steps leave no way around. Reads of the refresh scans count
 
 _LANES_BUSY = """
 `chi lanes busy`, read-modify-writes of chi per cycle of UPDATE, mean over {single:,} images trained one by one after the run,
-{runs} seeds: **{walking:.1f} %** of phase_update, which begins when the lane operands are loaded; the rest is the 4 cycles per
+{runs} seeds: **{walking:.1f} %** of phase_update, which begins when the lane operands are loaded; the rest is the 3 cycles per
 UPDATE in which the pipeline runs empty. **{whole:.1f} %** when their loading (phase_lanes), in which no chi word can pass, is
 counted too. Cycles in which pulses hold the walk (phase_program) are in neither. Aim: 95 %."""
 
