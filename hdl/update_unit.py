@@ -41,7 +41,7 @@ Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digita
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
     UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 3
-            +  cycles held, and waited at the end, for the pulse generator
+            +  cycles held, and waited at the end, for the pulse generator (phase_program); 1 more where it was waited for
     CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
                                                                             LOAD    walk_count g (b + 1) + 12
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.

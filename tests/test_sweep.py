@@ -19,8 +19,11 @@ POINT = sweep.Point(name="small", layers=LAYERS, images=300, seeds=(1, 2), field
 
 
 def dispatch(layers):
-    """Cycles of an image that the prediction leaves out, at most: WAIT, ACCEPT, half a NEXT, the start, one for each layer."""
-    return 0.5 + len(layers)
+    """Cycles of an image that the prediction leaves out, at most.
+
+    WAIT, ACCEPT, half a NEXT, the start, one for each layer of weights, and one for each UPDATE that ends behind its pulses.
+    """
+    return 0.5 + len(layers) + (len(layers) - 1)
 
 
 @pytest.fixture(scope="module")
