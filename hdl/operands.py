@@ -132,13 +132,14 @@ class Operands(wiring.Component):
                          walked[k].eq(Mux(sweep, placed.span > k, nonzero))]
 
         # lane words into their register, walk words to the walker
-        load_lane, lane_follows = Signal(), Signal()
+        load_lane, lane_follows, started = Signal(), Signal(), Signal()
+        m.d.sync += started.eq(self.start)               # many registers: not in the cycle of the handshake
         m.d.comb += [load_lane.eq(move & placed.valid & placed.lane),
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
         for word in range(u.n_lines // width):
             lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
             m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
-            with m.If(self.start):
+            with m.If(started):
                 m.d.sync += lanes.eq(0)
             with m.Elif(load_lane & (placed.index == word)):
                 m.d.sync += lanes.eq(codes)

@@ -236,8 +236,10 @@ class UpdateUnit(wiring.Component):
             clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
             inside = (left > k) & ~(place_last & (k >= u.lanes - (len(chi.banks) - 1) * width))
             m.d.comb += chi.load.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
-        with m.If(accept | restart):
-            m.d.sync += [left.eq(operands.i.lane_count), group_left.eq(operands.i.lane_count), place.eq(0), asked.eq(0)]
+        started = Signal()
+        m.d.sync += started.eq(accept | restart)
+        with m.If(started):
+            m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count), place.eq(0), asked.eq(0)]
         with m.Else():
             with m.If(loading & place_last & last_group):
                 m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count)]
