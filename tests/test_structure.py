@@ -147,7 +147,8 @@ def test_machine_paths_are_recognised(line, folder):
 
 
 @pytest.mark.parametrize(("line", "folder"), [
-    ("https://example.org/{}/x", "home"), ("#!/{}/bin/env bash", "usr"), ("cosim/{}/x", "work"), ("a /{}", "opt"), ("../{}/x", "tmp"),
+    ("https://example.org/{}/x", "home"), ("#!/{}/bin/env bash", "usr"), ("cosim/{}/x", "work"), ("a /{}", "opt"),
+    ("../{}/x", "tmp"),
 ])
 def test_other_paths_are_not(line, folder):
     assert not MACHINE_PATH.search(line.format(folder))
