@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from cosim.study import SEEDS, keep, kept, plain, run_cli, spread, write_whole
-from cosim.timing import PARTS, empty_words, predicted
+from cosim.timing import DRAIN, PARTS, empty_words, predicted
 from model import datasets, trainer
 from model.datasets import Dataset
 from model.driver import Driver
@@ -394,8 +394,8 @@ numbers of words and steps leave no way around. Reads of the refresh scans count
 
 _LANES_BUSY = """
 `chi lanes busy`, read-modify-writes of chi per cycle of UPDATE, mean over {single:,} images trained one by one after the run,
-{runs} seeds: **{walking:.1f} %** of phase_update, which begins when the lane operands are loaded; the rest is the 3 cycles per
-UPDATE in which the pipeline runs empty. **{whole:.1f} %** when their loading (phase_lanes), in which no chi word can pass, is
+{runs} seeds: **{walking:.1f} %** of phase_update, which begins when the lane operands are loaded; the rest is the {drain} cycles
+per UPDATE in which the pipeline runs empty. **{whole:.1f} %** when their loading (phase_lanes), in which no chi word can pass, is
 counted too. Cycles in which pulses hold the walk (phase_program) are in neither. Aim: 95 %."""
 
 
@@ -437,7 +437,7 @@ def _phases(results):
         f"| training, together | {whole:.1f} | | | |",
         f"| of which not program | {whole - program:.1f} | {floors:.1f} | sum of the floors above | |",
         f"| scan | {scan:.1f} | {scanned * steps:.1f} | {scanned:.2f} lines x {steps} steps, without rewrites | |",
-        _LANES_BUSY.format(single=ONE_BY_ONE, runs=len(runs), walking=100 * _mean(runs, "lanes_busy"),
+        _LANES_BUSY.format(drain=DRAIN, single=ONE_BY_ONE, runs=len(runs), walking=100 * _mean(runs, "lanes_busy"),
                            whole=100 * _mean(runs, "lanes_busy_with_loading"))]
     return lines
 

@@ -7,22 +7,22 @@ from model.experiment import Experiment
 from model.isa import Opcode, VectorOp, Walk, decode
 from model.program import Program
 
-__all__ = ["PARTS", "empty_words", "predicted"]
+__all__ = ["DRAIN", "PARTS", "empty_words", "predicted"]
 
 PARTS = ("windows", "walked words", "words of vectors", "fixed latencies")
 _REDUCTIONS = (VectorOp.SUM, VectorOp.PEAK_MAX)
 _WALK_WORDS_FIRST = 4
-"""Words of the walked vector that an UPDATE fetches before its last lanes, ``empty_words`` apart [1]: ``hdl/operands.py``."""
-_LOADED, _FILL, _DRAIN = 4, 11, 3
+"""Words of the walked vector that an UPDATE fetches before its last lanes, empty ones apart [1]: ``hdl/operands.py``."""
+_LOADED, _FILL, DRAIN = 4, 11, 3
 """Cycles of an UPDATE from the last of these words to the walk; at least from the first non-empty one to the walk; after the last
 chi word [cycles]: ``model/digital/walker.py``, ``hdl/update_unit.py``."""
 
 
-def predicted(program: Program, walked_words: float, empty: float, convert_cycles: int) -> dict[str, float]:
+def predicted(program: Program, walked_words: float, empty: np.ndarray, convert_cycles: int) -> dict[str, float]:
     """Cycles of a training image by PARTS, pulses, refresh and dispatch left out: the formulas of ``hdl/`` in series.
 
-    walked_words: chi words of an image's updates; empty: ``empty_words``; both are means over images and depend on them. Vector
-    commands between a DRIVE and its READ run beside it: the longer of the two counts.
+    walked_words: chi words of an image's updates, a mean over images; empty: ``empty_words``, one per image. Vector commands
+    between a DRIVE and its READ run beside it: the longer of the two counts.
     """
     total, drive, beside = np.zeros(4), None, np.zeros(4)
     start = program.entries["train_one"] + 2                         # after ACCEPT and WAIT
@@ -63,19 +63,17 @@ def _parts(program, opcode, operands, empty, convert_cycles):
         return operands["steps"] or program.params.unit.line_max, 0, words(count), 1 + convert_cycles
     assert opcode == Opcode.UPDATE, opcode
     walk, lanes = (words(side) for side in ((d.rows, d.cols) if d.walk == Walk.ROWS else (d.cols, d.rows)))
-    before = empty if operands["matrix"] == 0 and d.walk == Walk.ROWS else 0
-    fetched = min(before + _WALK_WORDS_FIRST, walk) + lanes
-    return 0, 0, fetched, max(_LOADED, before * 3 / 2 + _FILL - fetched) + _DRAIN
+    before = empty if operands["matrix"] == 0 and d.walk == Walk.ROWS else np.zeros(1, int)
+    fetched = np.minimum(np.minimum(before - before % 2 + _WALK_WORDS_FIRST, 2 * lanes), walk) + lanes
+    first_word = before + np.minimum(before // 2, lanes)
+    return 0, 0, fetched.mean(), np.maximum(_LOADED, first_word + _FILL - fetched).mean() + DRAIN
 
 
-def empty_words(experiment: Experiment, data: Dataset) -> float:
-    """Mean number of vector words of an image before the first pixel whose operand in the outer product is not 0 [1].
-
-    Rounded down to even in every image: an UPDATE fetches the walked vector two words at a time.
-    """
+def empty_words(experiment: Experiment, data: Dataset) -> np.ndarray:
+    """Vector words of each training image before its first pixel whose operand in the outer product is not 0: int, (n,)."""
     u = experiment.params.unit
     chosen = next(trainer.sample_order(experiment, len(data.train_labels)))
     lines = data.train_images[chosen] >> (8 - u.line_bits)
     counts = lines + (1 << u.line_bits - u.outer_bits >> 1) >= 1 << u.line_bits - u.outer_bits
     first = np.where(counts.any(axis=1), counts.argmax(axis=1), data.n_features)          # at last the bias
-    return float((first // u.vector_width // 2 * 2).mean())
+    return first // u.vector_width

@@ -41,7 +41,7 @@ Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digita
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
     UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 3
-            +  cycles held, and waited at the end, for the pulse generator (phase_program); 1 more where it was waited for
+            +  cycles held, and waited at the end, for the pulse generator (phase_program)
     CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
                                                                             LOAD    walk_count g (b + 1) + 12
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
@@ -200,7 +200,7 @@ class UpdateUnit(wiring.Component):
                      Assert(~chi.pulse_valid | pulses.w_rdy, "a pulse command is lost")]
 
         # what is left to do
-        fed, empty, pulsed, ending = Signal(), Signal(), Signal(), Signal()
+        fed, empty, pulsed, was_pulsed, ending = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
             empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
@@ -211,6 +211,7 @@ class UpdateUnit(wiring.Component):
         ]
         # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold, which may yet be due
         m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & pulsed & ~self.o_dump.valid)
+        m.d.sync += was_pulsed.eq(pulsed)
         m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 
         # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
@@ -258,7 +259,7 @@ class UpdateUnit(wiring.Component):
         with m.Elif(walks):
             m.d.sync += n_walked.eq(n_walked + 1)
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
-        waiting = held | (empty & ~pulsed)
+        waiting = held | (empty & ~(pulsed & was_pulsed))
         accept_update = accept & (new.op == UpdateOp.UPDATE)
         running = busy & ~ended
         m.d.comb += [

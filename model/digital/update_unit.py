@@ -51,8 +51,8 @@ class Run(NamedTuple):
     """int32 ((2 outer_max + 1) * words_per_line, lanes): U of code c, group g in row (c + outer_max) * words_per_line + g, made
     for the codes that occur."""
     at: np.ndarray
-    """int64 (6,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
-    the pipeline is empty and the UPDATE may end, pulse commands so far."""
+    """int64 (7,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
+    the pipeline is empty, pulse commands so far, cycle in which the UPDATE may end."""
     pulses: np.ndarray
     """int64 (2, PULSE_DEPTH): cycles in which the last pulse commands entered the FIFO and left it; command n in place
     n % PULSE_DEPTH."""
@@ -69,9 +69,10 @@ def begin(u, command, vec, exponents, counters):
     width, groups, count = u.vector_width, command.words_per_line, command.walk_count
     sweep = command.accumulate == 0
     lines, codes = np.empty(count, np.int32), np.empty(count, np.int32)
-    reads, at = np.empty(count * groups, np.int64), np.zeros(6, np.int64)
+    reads, at = np.empty(count * groups, np.int64), np.zeros(7, np.int64)
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
-    at[4] = max(2, idle + 1, reads[n * groups - 1] + 3 if n else 0)
+    at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
+    at[6] = max(at[4], idle + 1)
     lane_codes = np.zeros(groups * u.lanes, np.int32)
     if not sweep:
         base, shift = command.lane_src * width, command.lane_shift
@@ -147,8 +148,8 @@ def handed_over(run, pulse_cycles):
 def finish(run, counters):
     """Cycles of the UPDATE."""
     idle = run.at[4] + run.at[1]
-    end = max(idle, run.at[2] + 1)
-    program = run.at[1] + max(0, run.at[2] - idle)
+    end = max(run.at[6] + run.at[1], run.at[2] + 1)
+    program = run.at[1] + max(0, run.at[2] + 1 - idle)
     counters[_LANES] += run.at[3]
     counters[_PROGRAM] += program
     counters[_UPDATE] += end - program - run.at[3]
