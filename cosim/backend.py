@@ -114,8 +114,8 @@ class RtlBackend(Driver):
     def _load(self, program):
         self._call("load", program.instructions, program.matrices)
 
-    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, tick):
-        return self._call("execute", entry, loop_count, packets, evaluating, tick)
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time):
+        return self._call("execute", entry, loop_count, packets, evaluating, time)
 
     def _counters(self, names):
         return self._call("counters", names)

@@ -160,9 +160,9 @@ class Unit:
             await self._access(1, address, word)
         self.matrix_of = {d.chi_base: index for index, d in enumerate(matrices)}
 
-    async def execute(self, entry, loop_count, packets, evaluating, tick):
+    async def execute(self, entry, loop_count, packets, evaluating, time):
         """Run a program; returns (output packets as int16 arrays, error, pc)."""
-        self.side.begin(tick)
+        self.side.begin(time)
         self.generators = self.side.generators.evaluation if evaluating else self.side.generators.read
         self.queue = [piece for packet in packets for piece in self._pieces(packet)]
         self.queue.reverse()

@@ -18,6 +18,10 @@ class Program(Protocol):
         """Matrix descriptors in use [1]: ``Backend.chi`` takes 0 to n_matrices - 1."""
         ...
 
+    def upkeep(self, n: int) -> str:
+        """Entry of upkeep number ``n`` = 1, 2, ...: refresh or transfer."""
+        ...
+
     def packets(self, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """One packet per image of entry ``train`` or ``evaluate``.
 
@@ -59,7 +63,7 @@ class Backend(Protocol[P_contra]):
         ...
 
     def execute(self, entry: str) -> None:
-        """Run an entry that takes no sample: ``clear`` (all matrices), ``scan`` (refresh of all matrices)."""
+        """Run an entry that takes no sample: ``clear`` (all matrices), or one of ``Program.upkeep``."""
         ...
 
     def chi(self, matrix: int) -> np.ndarray:

@@ -27,13 +27,17 @@ def matrix_fields(u: UnitParams):
 def lines_fields(u: UnitParams):
     """To the read unit."""
     return {
-        "op": (2, False, "LinesOp"), "tile": (4, False, "tile"), "transpose": (1, False, "side driven"),
+        "op": (3, False, "LinesOp"), "tile": (4, False, "tile"), "transpose": (1, False, "side driven"),
         "half": (2, False, "Half"), "range": (2, False, "converter range select"),
         "first": (13, False, "DRIVE, POINT: first line driven; READ: first output"),
         "count": (13, False, "DRIVE: lines; READ: outputs"), "address": (12, False, "vector word: source or destination"),
         "shift": (5, False, "DRIVE: right shift of the magnitude"),
-        "steps": (8, False, "READ: window [PWM steps]; POINT: code of the line"),
+        "steps": (8, False, "READ, TRIM: window [steps]; POINT: code of the line"),
         "store": (1, False, "READ: write codes to the vector memory"),
+        "trains": (1, False, "DRIVE: load the train drivers"), "scaled": (1, False, "DRIVE: the shift is less E[e]"),
+        "e": (3, False, "DRIVE: exponent register"), "sequence": (1, False, "FIRE: Sequence"),
+        "rows": (1, False, "FIRE: sign of the rows that fire"), "down": (1, False, "FIRE: positive columns step down"),
+        "kind": (2, False, "TRIM: Trim"), "line": (13, False, "TRIM: the line of the cells"),
     }
 
 
@@ -99,6 +103,8 @@ class LinesOp(enum.IntEnum):
     DRIVE = 0
     READ = 1
     POINT = 2
+    FIRE = 3
+    TRIM = 4
 
 
 class UpdateOp(enum.IntEnum):

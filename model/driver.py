@@ -31,9 +31,12 @@ class Driver:
     def __init__(self, params: Params):
         self.params, self.u = params, params.unit
         self._program: Program | None = None
+        self._ramp_cycles = round(params.capacitor.ramp_s[1] / params.tile.cycle_s) - params.capacitor.ramp_steps
         self._counted_before = dict.fromkeys((event.name for event in EVENTS), 0)
         self.training_cycles = 0
-        """Unit time of training and refresh so far: the time base of drift [cycles]."""
+        """Unit time of training, refresh and transfers so far: the time base of drift and decay [cycles]."""
+        self.polarity = 0
+        """Polarity of the capacitors' part since the last transfer; 0 where there are none."""
 
     # ---- primitives ---------------------------------------------------------------------------------------------------
 
@@ -41,7 +44,7 @@ class Driver:
         """Write instructions and descriptors."""
         raise NotImplementedError
 
-    def _execute(self, entry: int, loop_count: int, packets: np.ndarray, n_outputs: int, *, evaluating: bool, tick: int):
+    def _execute(self, entry: int, loop_count: int, packets: np.ndarray, n_outputs: int, *, evaluating: bool, time: int):
         """Run from ``entry`` to HALT, feeding packets (n, bytes) in order; returns (output packets, error code, pc).
 
         An output packet is an int16 array and may be padded to whole beats.
@@ -91,10 +94,12 @@ class Driver:
             self._run_entry("setup", np.stack([program.lut_packet(lut) for lut in range(len(program.luts))]))
 
     def execute(self, entry: str) -> None:
-        """Run an entry without samples: ``clear`` or ``scan``."""
+        """Run an entry without samples: ``clear``, or one of ``Program.upkeep``."""
         if entry == "clear":
             self._clear_ledger(self.program.matrices)
         self._run_entry(entry, _no_packets())
+        if entry.startswith("transfer_"):
+            self.polarity = int(entry.removeprefix("transfer_"))
 
     def run(self, entry: str, packets: np.ndarray) -> np.ndarray:
         """Run ``train`` or ``evaluate`` over packets (n, bytes); returns outputs (n, n_outputs) int16."""
@@ -132,13 +137,13 @@ class Driver:
         """What a run has changed, for ``restore`` on any backend; training goes on as if it had not been asked for.
 
         chi.<matrix> (rows, cols); dirty: lines programmed since their last scan, by chi word index; counters, in the order of
-        ``model/events.py``; training_cycles; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew for every
+        ``model/events.py``; training_cycles; polarity; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew for every
         image, or by the entries ``setup`` and ``clear``.
         """
         return {
             **{f"chi.{k}": chi for k, chi in enumerate(self._all_chi())}, "dirty": self._dirty(),
             "counters": np.array(list(self.counters().values())), "training_cycles": np.array(self.training_cycles),
-            **{f"side.{name}": array for name, array in self._side_state().items()},
+            "polarity": np.array(self.polarity), **{f"side.{name}": array for name, array in self._side_state().items()},
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -154,8 +159,12 @@ class Driver:
             self.load_chi(k, chi)
             words = self._chi_words(d, chi)
             memory[d.chi_base:d.chi_base + len(words)] = words
-        self.execute("scan")
-        self._mark(state["dirty"], memory)
+        if "scan" in self.program.entries:
+            self.execute("scan")
+            self._mark(state["dirty"], memory)
+        else:
+            self.polarity = int(state["polarity"])
+            self.execute(f"polarity_{self.polarity}")
         self._restore_side({name[5:]: array for name, array in state.items() if name.startswith("side.")}, state["dirty"])
         self.training_cycles = int(state["training_cycles"])
         now = self.counters()
@@ -206,18 +215,17 @@ class Driver:
                 self._load(Program(self.params, self.program.layers, [encode(Opcode.LOAD, matrix=0), encode(Opcode.HALT)],
                                    {"load_0": 0}, [patch]))
                 packet = host_stream.dump_packet(u.constants, memory[base:base + lines])
-                self._execute(0, 0, packet[None], 1, evaluating=False, tick=0)
+                self._execute(0, 0, packet[None], 1, evaluating=False, time=0)
         self._load(self.program)
 
     def _all_chi(self):
         return [self.chi(matrix) for matrix in range(self.program.n_matrices)]
 
     def _run_entry(self, entry, packets, loop_count=0):
-        trains = entry.startswith(("train", "scan"))
+        trains = entry.startswith(("train", "scan", "transfer"))
         before = self._time() if trains else 0
-        tick = self.training_cycles >> self.params.tile.drift_tick_log2
         outputs, error, pc = self._execute(self.program.entries[entry], loop_count, packets, self.program.n_outputs,
-                                           evaluating=entry.startswith("evaluate"), tick=tick)
+                                           evaluating=entry.startswith("evaluate"), time=self.training_cycles)
         if error:
             raise UnitError(f"the unit stopped at instruction {pc} of {entry} with error {error}: {ERRORS[Error(error)]}")
         if trains:
@@ -225,7 +233,9 @@ class Driver:
         return outputs
 
     def _time(self):
-        return self._counters(("time",))[0]
+        """Cycles of unit time so far; a ramp's steps follow a slower clock and count as long as they are."""
+        time, ramps = self._counters(("time", "ramps"))
+        return time + ramps * self._ramp_cycles
 
 
 def _no_packets():

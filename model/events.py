@@ -55,6 +55,11 @@ EVENTS = (
     Event("packets_in", "host_stream", "input packets taken"),
     Event("packets_refused", "host_stream", "input packets of the wrong length"),
     Event("packets_out", "host_stream", "output packets sent"),
+    Event("phase_fire", "read_unit", "cycles of coincidence trains (FIRE)"),
+    Event("row_slots", "read_unit", "slots in which a row was high, over all rows and FIREs [line x slot]"),
+    Event("phase_trim", "read_unit", "cycles of TRIM"),
+    Event("trims", "read_unit", "TRIM instructions"),
+    Event("ramps", "read_unit", "TRIM instructions of kind RAMP"),
 )
 N_EVENTS = len(EVENTS)
 INDEX = {event.name: index for index, event in enumerate(EVENTS)}

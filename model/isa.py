@@ -12,8 +12,8 @@ import enum
 from typing import NamedTuple
 
 __all__ = [
-    "BARRIERS", "ERRORS", "FORMATS", "INSTRUCTION_BITS", "N_EXPONENTS", "BKind", "Error", "Field", "Half", "Kind", "Opcode",
-    "VectorOp", "Wait", "Walk", "decode", "document", "encode",
+    "BARRIERS", "CAPACITOR_ONLY", "ERRORS", "FORMATS", "INSTRUCTION_BITS", "N_EXPONENTS", "BKind", "Error", "Field", "Half", "Kind",
+    "Opcode", "Sequence", "Trim", "VectorOp", "Wait", "Walk", "decode", "document", "encode",
 ]
 
 INSTRUCTION_BITS = 128
@@ -39,6 +39,12 @@ class Opcode(enum.IntEnum):
     CLEAR = 12
     DUMP = 13
     LOAD = 14
+    FIRE = 15
+    POINT = 16
+    TRIM = 17
+    LINE = 18
+    FLIP = 19
+    SEAL = 20
 
 
 class VectorOp(enum.IntEnum):
@@ -86,8 +92,11 @@ class Half(enum.IntEnum):
     """Which devices of the pairs are read."""
 
     DIFFERENCE = 0
+    """G+ - G-, and the capacitor's part added to it where cells have one"""
     POSITIVE = 1
     NEGATIVE = 2
+    INVERTED = 3
+    """as DIFFERENCE, but the capacitor's part is subtracted: never in an instruction, see FLIP"""
 
 
 class Kind(enum.IntEnum):
@@ -95,6 +104,28 @@ class Kind(enum.IntEnum):
 
     SET = 0
     RESET = 1
+
+
+class Trim(enum.IntEnum):
+    """What TRIM does to the cells of a line, each by the code of its line driver."""
+
+    RESET = 0
+    """both PCM devices to RESET where the code is not 0"""
+    RAMP = 1
+    """SET ramp of |code| steps on G+, or on G- where the code is negative"""
+    RECHARGE = 2
+    """capacitor to its initial voltage where the code is not 0"""
+    TUNE = 3
+    """|code| steps up on the capacitor, or down where the code is negative"""
+
+
+class Sequence(enum.IntEnum):
+    """Thresholds of the slots of a coincidence train."""
+
+    SPREAD = 0
+    """rows fire first slots first, columns in slots spread evenly: the overlap of x and delta is x delta / slots"""
+    RANDOM = 1
+    """rows and columns by two words of a shift register: the overlap is that in the mean"""
 
 
 class Walk(enum.IntEnum):
@@ -124,6 +155,7 @@ class Error(enum.IntEnum):
     NOT_CLEARED = 4
     LOOP_DEPTH = 5
     PROGRAM_END = 6
+    TORN = 7
 
 
 ERRORS = {
@@ -134,6 +166,7 @@ ERRORS = {
     Error.NOT_CLEARED: "UPDATE, SCAN or DUMP of a matrix before CLEAR or LOAD",
     Error.LOOP_DEPTH: "more nested LOOPs than loop_depth, or NEXT without LOOP",
     Error.PROGRAM_END: "ran past the end of the program memory",
+    Error.TORN: "FIRE on a matrix whose transfer was begun by FLIP and not ended by SEAL",
 }
 
 
@@ -163,10 +196,13 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
         _f("dst", 12, "first word"), _f("count", 16, "elements"), _f("wide", 1, "0: unsigned bytes; 1: signed 16 bit"),
         _f("to_lut", 1, "1: into look-up table ``lut`` instead, entries from index 0 up"), _f("lut", 3, "table"))),
     Opcode.DRIVE: ("Load the line drivers of a matrix side: mag = min(|v| >> shift, line_max), polarity = sign.", (
-        _MATRIX, _TRANSPOSE, _f("src", 12, "first word"), _f("shift", 5, "right shift of the magnitude"))),
+        _MATRIX, _TRANSPOSE, _f("src", 12, "first word"), _f("shift", 5, "right shift of the magnitude"),
+        _f("trains", 1, "1: load the train drivers of FIRE instead"),
+        _f("scaled", 1, "1: the shift is ``shift`` - E[e], limited to 0 to 31"), _f("e", 3, "exponent register"))),
     Opcode.READ: ("Read window, conversion, codes to the vector memory.", (
         _MATRIX, _TRANSPOSE, _f("half", 2, "Half"), _f("range", 2, "converter range select"), _f("dst", 12, "first word"),
-        _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"))),
+        _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"),
+        _f("polarity", 2, "of the capacitor's part; 0, 1: that of the matrix; 2: added; 3: subtracted"))),
     Opcode.VECTOR: ("Elementwise operation of the vector unit; peak = max |r| is kept for SCALE.", (
         _f("op", 5, "VectorOp"), _f("dst", 12, "first word"), _f("a", 12, "first word of a"), _f("b", 12, "first word of b"),
         _f("b_kind", 2, "BKind"), _f("count", 13, "elements"), _f("shift", 5, "right shift of the result (left for SHL)"),
@@ -191,7 +227,21 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.CLEAR: ("chi of a matrix = 0; its lines are marked clean.", (_MATRIX,)),
     Opcode.DUMP: ("Barrier: send chi of a matrix as one packet.", (_MATRIX,)),
     Opcode.LOAD: ("Barrier: take chi of a matrix from one input packet (the layout of DUMP).", (_MATRIX,)),
+    Opcode.FIRE: ("Coincidence update: rows fire by the line drivers, columns by the train drivers; an overlap is a step of the "
+                  "capacitor, up where the signs of row, column, ``negate`` and polarity multiply to +.", (
+        _MATRIX, _f("sequence", 1, "Sequence"), _f("rows", 1, "sign of the rows that fire: 0 positive, 1 negative"),
+        _f("negate", 1, "1: subtract instead of add"))),
+    Opcode.POINT: ("Drive line LINE of a matrix side alone.", (_MATRIX, _TRANSPOSE, _f("code", 8, "its code"))),
+    Opcode.TRIM: ("Program the cells of line LINE of a matrix side, each by the code of its line driver.", (
+        _MATRIX, _TRANSPOSE, _f("kind", 2, "Trim"), _f("steps", 8, "window [steps]"))),
+    Opcode.LINE: ("LINE += 1, or LINE = 0.", (_f("zero", 1, "1: LINE = 0"),)),
+    Opcode.FLIP: ("Begin a transfer: set the polarity of a matrix; until SEAL it may not FIRE.", (
+        _MATRIX, _f("inverted", 1, "0: the capacitor's part is added; 1: subtracted"))),
+    Opcode.SEAL: ("End the transfer of a matrix.", (_MATRIX,)),
 }
+
+CAPACITOR_ONLY = (Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.LINE, Opcode.FLIP, Opcode.SEAL)
+"""Undefined in a build without ``unit.capacitor``."""
 
 BARRIERS = (Opcode.WAIT, Opcode.EMIT, Opcode.SCAN, Opcode.DUMP, Opcode.LOAD)
 

@@ -30,9 +30,9 @@ class ModelBackend(Driver):
         for index, descriptor in enumerate(program.matrices):
             self.matrices[index] = descriptor
 
-    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, tick):
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time):
         side = self.side
-        side.begin(tick)
+        side.begin(time)
         emitted = vector_unit.new_emitted(2 + max(1, len(packets)) * (1 + self.u.n_lines))
         rngs_read = side.generators.evaluation if evaluating else side.generators.read
         error, pc = sequencer.run(

@@ -1,7 +1,8 @@
 """Every shared number of crosstrain: frozen, validated dataclasses with unit and source of each field.
 
 ``UnitParams`` are capacities of a build of the digital unit: one build runs every network that fits.
-``TileParams`` are the analogue side: devices, converters, ranges. ``Params`` holds both.
+``TileParams`` are the analogue side: devices, converters, ranges; ``CapacitorParams`` what the capacitor scheme adds to it.
+``Params`` holds all of them.
 Networks, learning rates and schedules are not here: they are data of a run (``model/train.py``).
 
 A TOML file overrides fields by table: ``[unit] lanes = 64``, ``[tile] adc_bits = 9``.
@@ -14,7 +15,7 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MNIST", "SMALL", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
+__all__ = ["MNIST", "SMALL", "CapacitorParams", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
 
 
 class ParamsError(ValueError):
@@ -81,6 +82,10 @@ class UnitParams:
     """Idle cycles after a RESET pulse, for the cell to cool [cycles]. Design choice (no published value)."""
     counter_bits: int = 48
     """Width of event and cycle counters [bit]."""
+    capacitor: int = 0
+    """1: the build has the instructions of the capacitor scheme and its part of the tile port; 0: it has not [1]."""
+    slot_bits: int = 5
+    """log2 of the slots of a coincidence train, 2^slot_bits: 2 to line_bits [bit]. Design choice; a train is bounded by 32."""
 
     def __post_init__(self):
         for name, low, high in (
@@ -90,7 +95,8 @@ class UnitParams:
             ("chi_bits", self.eps_log2 + 1, self.element_bits), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
             ("program_words", 16, 2048), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
-            ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64),
+            ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64), ("capacitor", 0, 1),
+            ("slot_bits", 2, min(5, self.line_bits)),
         ):
             _check(self, name, low, high)
         for name in ("vector_width", "chi_words", "vector_words", "program_words"):
@@ -114,6 +120,11 @@ class UnitParams:
     def line_max(self) -> int:
         """Largest line code magnitude, and steps of a full read window [PWM steps]."""
         return (1 << self.line_bits) - 1
+
+    @property
+    def slots(self) -> int:
+        """Slots of a coincidence train [1]."""
+        return 1 << self.slot_bits
 
     @property
     def outer_max(self) -> int:
@@ -224,11 +235,79 @@ class TileParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CapacitorParams:
+    """The capacitor of a cell, its read transistor and its programming transistors; the SET ramp of its PCM pair.
+
+    Only for builds with ``unit.capacitor``. W = gain (G+ - G-) +- (g - g_ref) in uS, weight 1.0 = tile.weight_range_us. Papers
+    leave most of it open [papers.md A2 to A6]: what is marked design choice is from a prototype, not from a publication.
+    """
+
+    gain: float = 3.0
+    """F: weight of the PCM pair against the capacitor [1]. Ambrogio 2018 has the symbol; the value is unsure [papers.md A2, M?]."""
+    v_init: float = 0.5
+    """Voltage after a recharge [V]. Ambrogio 2018, Extended Data Fig. 9 [S]."""
+    v_decay: float = 0.8
+    """Voltage towards which the capacitor decays [V]. Same source [S]."""
+    v_window: tuple[float, float] = (0.2, 1.1)
+    """Lowest and highest voltage [V]. Design choice."""
+    decay_s: float = 20e-3
+    """Time constant of the decay [s]. Design choice: 5.16 ms [papers.md A2, M?] scaled with the time per image, so that an interval
+    of 8,000 images lasts the same share of it as in the paper (240 ns an image [papers.md A3, M?], here about 0.8 us)."""
+    decay_tick_log2: int = 16
+    """The decay is applied on a grid of 2^decay_tick_log2 cycles [log2 cycles] (66 us at 1 ns). Design choice."""
+    threshold: tuple[float, float] = (0.3, 0.01)
+    """V_T of the read transistor: mean and device-to-device deviation [V]. Design choice: papers.md A4 has no sigma."""
+    slope: tuple[float, float] = (60.0, 18.0)
+    """k [uS/V], q [uS/V^2] of g = (k - q u) u, u = max(V - V_T, 0). Design choice: a mildly saturating transistor."""
+    step_us: float = 0.02
+    """Mean change of g by one slot of overlap, at v_init [uS]. Design choice."""
+    step_spread: tuple[float, float] = (0.1, 0.1)
+    """Device-to-device relative deviation of the step up (PMOS) and down (NMOS) [1]. Design choice [papers.md A4: unknown]."""
+    step_slope: tuple[float, float] = (0.4, 0.4)
+    """The step up is 1 - a (V - v_init), the step down 1 + b (V - v_init) times its size at v_init: a, b [1/V]. Design choice."""
+    read_sigma_us: float = 0.05
+    """Read noise deviation of g - g_ref [uS]. Design choice."""
+    ramp_us: tuple[float, float] = (0.1, 25.0)
+    """Conductance after RESET and a ramp of the shortest and of the longest duration [uS]. Extended Data Fig. 7 [S]: control is
+    poor above 20 uS."""
+    ramp_steps: int = 31
+    """Longest ramp [steps of the ramp clock]. Design choice. Each step is longer than the one before, see ``model.analog.ramp``."""
+    ramp_power: float = 1.2
+    """Conductance over steps: lowest + (highest - lowest) (n / ramp_steps)^ramp_power. Design choice."""
+    ramp_sigma: tuple[float, float] = (0.05, 0.3)
+    """Programming noise of a ramp, a G + b: a [1], b [uS]. Design choice."""
+    ramp_spread: float = 0.1
+    """Device-to-device relative deviation of the conductance after a ramp [1]. Design choice."""
+    ramp_limit_us: float = 20.0
+    """Above it a ramp's result is no more under control: its excess is drawn at random [uS]. Extended Data Fig. 7 [S]."""
+    ramp_s: tuple[float, float] = (13.6e-9, 4.4e-6)
+    """Duration of the shortest and the longest ramp [s], steps in between in a geometric series. Extended Data Fig. 7 [S]."""
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("decay_s", 1e-9, 1e6), ("decay_tick_log2", 8, 40),
+            ("step_us", 1e-4, 1.0), ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0),
+            ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
+        ):
+            _check(self, name, low, high)
+        for name, low, high in (
+            ("v_window", 0.0, 2.0), ("threshold", 0.0, 2.0), ("slope", 0.0, 1000.0), ("step_spread", 0.0, 0.5),
+            ("step_slope", 0.0, 4.0), ("ramp_us", 0.01, 100.0), ("ramp_sigma", 0.0, 10.0), ("ramp_s", 1e-10, 1.0),
+        ):
+            for value in getattr(self, name):
+                if not low <= value <= high:
+                    raise ParamsError(f"{name} = {getattr(self, name)}: allowed is {low} to {high}")
+        if not self.v_window[0] < self.v_init < self.v_window[1]:
+            raise ParamsError(f"v_init = {self.v_init}: must lie within v_window = {self.v_window}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """One object for a build and its analogue side; prints to and from JSON."""
 
     unit: UnitParams = field(default_factory=UnitParams)
     tile: TileParams = field(default_factory=TileParams)
+    capacitor: CapacitorParams = field(default_factory=CapacitorParams)
 
     def to_json(self) -> str:
         """Sorted, indented JSON of every field."""
@@ -240,8 +319,8 @@ class Params:
         base = base or cls()
         parts = {}
         for table, values in tables.items():
-            if table not in ("unit", "tile"):
-                raise ParamsError(f"unknown table [{table}]: allowed are [unit] and [tile]")
+            if table not in _TABLES:
+                raise ParamsError(f"unknown table [{table}]: allowed are {', '.join(f'[{name}]' for name in _TABLES)}")
             if not isinstance(values, dict):
                 raise ParamsError(f"{table} = {values!r}: must be a table, write [{table}] and its keys below")
             parts[table] = _override(getattr(base, table), table, values)
@@ -265,6 +344,9 @@ class Params:
             return cls.from_dict(tables, base)
         except ParamsError as error:
             raise ParamsError(f"{path}: {error}") from None
+
+
+_TABLES = tuple(item.name for item in dataclasses.fields(Params))
 
 
 def _override(part, table, values):

@@ -22,7 +22,7 @@ from model.commands import MatrixDescriptor
 from model.isa import BKind, Half, Opcode, VectorOp, Wait, Walk, encode
 from model.params import Params, UnitParams
 
-__all__ = ["ACTIVATIONS", "ONE", "CapacityError", "Program", "compile_experiment", "compile_network"]
+__all__ = ["ACTIVATIONS", "ONE", "ZERO_EXPONENT", "CapacityError", "Compiler", "Program", "compile_experiment", "compile_network"]
 
 ONE = 16320
 """Raw value of full scale: 255 (a pixel, a target) times 64; shifted right by 7 it is the largest line code."""
@@ -54,12 +54,13 @@ class CapacityError(ValueError):
 
 @dataclass(frozen=True)
 class Activation:
-    """f and its derivative over real z, the largest |f| and the largest derivative."""
+    """f and its derivative over real z, the largest |f| and the largest derivative; whether f is ever below 0."""
 
     f: object
     slope: object
     full: float
     slope_full: float
+    signed: bool = False
 
 
 def _sigmoid(z):
@@ -68,7 +69,7 @@ def _sigmoid(z):
 
 ACTIVATIONS = {
     "sigmoid": Activation(_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z)), 1.0, 0.25),
-    "tanh": Activation(np.tanh, lambda z: 1 - np.tanh(z) ** 2, 1.0, 1.0),
+    "tanh": Activation(np.tanh, lambda z: 1 - np.tanh(z) ** 2, 1.0, 1.0, signed=True),
     "relu": Activation(lambda z: np.clip(z, 0, 4.0), lambda z: ((z > 0) & (z < 4.0)).astype(float), 4.0, 1.0),
 }
 """Hidden activations; relu is clipped at 4, the full scale of its lines."""
@@ -97,6 +98,10 @@ class Program:
         """Elements emitted per image [1]."""
         return self.layers[-1]
 
+    def upkeep(self, n: int) -> str:
+        """Entry that the trainer runs as upkeep number ``n`` = 1, 2, ...: ``scan``, or the transfer to the next polarity."""
+        return "scan" if "scan" in self.entries else f"transfer_{n & 1}" if "transfer_1" in self.entries else "transfer_0"
+
     def packets(self, entry: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """One packet per image, (n, packet_bytes) uint8: pixels, bias 255, padding, one-hot target 255.
 
@@ -121,16 +126,20 @@ def compile_experiment(experiment, rate: float) -> Program:
 
 
 def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4, activation: str = "sigmoid",
-                    output_scale: float = 1.0) -> Program:
+                    output_scale: float = 1.0, **scheme) -> Program:
     """Compile an MLP. layers: sizes from input to output; loss: mse, sigmoid-ce or softmax-ce; rate [1]; output_scale: weights of
-    the last layer are this times (G+ - G-) / weight_range_us [1].
+    the last layer are this times (G+ - G-) / weight_range_us [1]; scheme: options of ``capacitor_program``, for builds with it.
 
     Raises CapacityError if the network does not fit the build.
     """
-    return _Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale).program
+    if not params.unit.capacitor:
+        return Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale).program
+    from model.capacitor_program import CapacitorCompiler              # it is made from this module
+
+    return CapacitorCompiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale, **scheme).program
 
 
-class _Compiler:
+class Compiler:
     """Lays out tiles, chi and vector memory, then writes the entries one after the other."""
 
     def __init__(self, layers, params, loss, rate, activation, output_scale):
@@ -167,9 +176,13 @@ class _Compiler:
             self.h[layer] = self._allocate(size + 1)
             self.slope[layer] = self._allocate(size)
         self.scalar = self._allocate(1)
+        self._place_more()
         if self.next_word > self.u.vector_words:
             raise CapacityError(f"network needs {self.next_word} vector words: the build holds unit.vector_words = "
                                 f"{self.u.vector_words}; choose a larger power of two")
+
+    def _place_more(self):
+        """Vectors of a scheme of its own."""
 
     def _allocate(self, count):
         word, self.next_word = self.next_word, self.next_word + self._words(count)
@@ -255,6 +268,7 @@ class _Compiler:
             count = self.layers[layer] + 1
             self._vector(VectorOp.MUL, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE, imm=0)
             self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE, imm=ONE)
+        self._clear_more()
         self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT, imm=0)
         for matrix in range(self.n_layers):
             self._emit(Opcode.CLEAR, matrix=matrix)
@@ -277,15 +291,22 @@ class _Compiler:
             image(first)
             self._emit(Opcode.HALT)
 
-        self._entry("scan")
-        for matrix in range(self.n_layers):
-            self._scan(matrix)
-        self._emit(Opcode.HALT)
+        self._upkeep()
         for matrix in range(self.n_layers):
             for opcode in (Opcode.DUMP, Opcode.LOAD):
                 self._entry(f"{opcode.name.lower()}_{matrix}")
                 self._emit(opcode, matrix=matrix)
                 self._emit(Opcode.HALT)
+
+    def _clear_more(self):
+        """Constants of a scheme of its own."""
+
+    def _upkeep(self):
+        """Entries that the trainer runs from time to time."""
+        self._entry("scan")
+        for matrix in range(self.n_layers):
+            self._scan(matrix)
+        self._emit(Opcode.HALT)
 
     def _source(self, layer, buffer):
         """Vector word and line shift of the input of ``layer``."""
@@ -412,10 +433,11 @@ def _place_matrices(layers, u: UnitParams) -> list[MatrixDescriptor]:
             name, need, have = ("n_rows", rows, u.n_rows) if rows > u.n_rows else ("n_cols", cols, u.n_cols)
             raise CapacityError(f"layer {layer + 1} ({layers[layer]}-{cols}) needs {need} {name[2:]}: "
                                 f"a tile of this build has unit.{name} = {have}")
-        tile = next((k for k in range(u.n_tiles) if free_rows[k] + rows <= u.n_rows), None)
+        # cells with a capacitor share a reference along a column: a tile holds one matrix of them
+        tile = next((k for k in range(u.n_tiles) if free_rows[k] + rows <= u.n_rows and not (u.capacitor and free_rows[k])), None)
         if tile is None:
             raise CapacityError(f"layer {layer + 1} ({rows} rows) fits no tile: the build has unit.n_tiles = {u.n_tiles} "
-                                f"of {u.n_rows} rows")
+                                f"of {u.n_rows} rows{', and a matrix with capacitors needs one of its own' if u.capacitor else ''}")
         walk, words = _choose_walk(rows, cols, u, sparse_rows=layer == 0, free=u.chi_words - chi_base)
         lines = rows if walk == Walk.ROWS else cols
         if chi_base + lines * words > u.chi_words:

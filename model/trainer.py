@@ -116,7 +116,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
                 step_hits = _run(backend, program, "train", data.train_images[chosen], data.train_labels[chosen])
                 at.trained += len(chosen)
                 if experiment.refresh and at.trained % experiment.refresh == 0:
-                    backend.execute("scan")
+                    backend.execute(program.upkeep(at.trained // experiment.refresh))
             at.done = stop
             at.hits += int(step_hits.sum())
             hits = np.concatenate([hits, step_hits])[-ACCURACY_WINDOW:]

@@ -5,6 +5,7 @@ With G in LSB, n the SET pulses since the last RESET (this one included), z a st
 
     SET    mu = m1 G + c1 + A1 exp(-n/a),  sigma = max(m2 G + c2 + A2 exp(-n/a), 0)
            G <- clip(round(G + spread mu + sigma z), g_min, g_max)
+    RAMP   G <- clip(round(spread ramp(n) + (a G + b) z), g_min, g_max)      after RESET, a ramp of n steps: capacitor scheme
     RESET  G <- clip(round(0.1 uS + 0.01 uS z), 0.01 uS, g_max),  n <- 0
     drift  G_eff = round(G f(age)),  f = (1 + age/T0)^-nu from a table over age in ticks
     read   variance = (0.03 G_eff + 0.13 uS)^2 per device and read
@@ -24,11 +25,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from model.params import TileParams
+from model.params import CapacitorParams, TileParams
 
 __all__ = [
-    "DRIFT_BITS", "DeviceConstants", "device_constants", "draw", "drift_factor", "drift_index", "drifted", "read_variance",
-    "reset_level", "set_level", "set_moments",
+    "DRIFT_BITS", "DeviceConstants", "device_constants", "draw", "drift_factor", "drift_index", "drifted", "normals", "ramp_level",
+    "read_variance", "reset_level", "set_level", "set_moments",
 ]
 
 FRACTION = 8
@@ -81,6 +82,14 @@ class DeviceConstants(NamedTuple):
     """[2^-20]"""
     read_offset: int
     """[2^-20 LSB]"""
+    ramp: np.ndarray
+    """Mean conductance after RESET and a ramp of n steps, int64 (ramp_steps + 1,) [2^-8 LSB]"""
+    ramp_slope: int
+    """[2^-20]"""
+    ramp_offset: int
+    """[2^-8 LSB]"""
+    ramp_limit: int
+    """[2^-8 LSB]"""
     variance_lsb_log2: int
     """A read variance is an integer of 2^variance_lsb_log2 uS^2 [log2 uS^2]"""
     variance_shift: int
@@ -89,8 +98,8 @@ class DeviceConstants(NamedTuple):
     """Drift factor over ``drift_index(age)``, int64 [2^-24]"""
 
 
-def device_constants(p: TileParams) -> DeviceConstants:
-    """Tables and integers of ``p``."""
+def device_constants(p: TileParams, c: CapacitorParams | None = None) -> DeviceConstants:
+    """Tables and integers of ``p``; with ``c`` those of cells that have a capacitor too, else no ramp."""
     lsb_us = 2.0 ** p.g_lsb_log2
     one = 1 << DRAW_BITS
     n_end = math.ceil(p.set_decay * math.log(one))
@@ -98,6 +107,12 @@ def device_constants(p: TileParams) -> DeviceConstants:
     table = {name: np.array([round((c + a * m) / lsb_us * one) for m in memory], np.int64)
              for name, (_, c, a) in (("mean", p.set_mean), ("sigma", p.set_sigma))}
     pair_variance_us2 = 2 * (p.read_sigma[0] * p.g_max_us + p.read_sigma[1]) ** 2
+    ramp_us, ramp_sigma, ramp_limit_us = [0.0], (0.0, 0.0), 0.0
+    if c:
+        pair_variance_us2 = c.gain**2 * pair_variance_us2 + c.read_sigma_us**2
+        ramp_us = [c.ramp_us[0] + (c.ramp_us[1] - c.ramp_us[0]) * (n / c.ramp_steps) ** c.ramp_power
+                   for n in range(c.ramp_steps + 1)]
+        ramp_sigma, ramp_limit_us = c.ramp_sigma, c.ramp_limit_us
     finest = 2 * (p.g_lsb_log2 - FRACTION)
     variance_lsb_log2 = finest
     if pair_variance_us2 > 0:
@@ -108,6 +123,8 @@ def device_constants(p: TileParams) -> DeviceConstants:
         set_mean=table["mean"], set_sigma=table["sigma"],
         reset_mean=round(p.reset_us[0] / lsb_us * (1 << FRACTION)), reset_sigma=round(p.reset_us[1] / lsb_us * (1 << FRACTION)),
         reset_floor=round(RESET_FLOOR_US / lsb_us),
+        ramp=np.array([round(g / lsb_us * (1 << FRACTION)) for g in ramp_us], np.int64), ramp_slope=round(ramp_sigma[0] * one),
+        ramp_offset=round(ramp_sigma[1] / lsb_us * (1 << FRACTION)), ramp_limit=round(ramp_limit_us / lsb_us * (1 << FRACTION)),
         read_slope=round(p.read_sigma[0] * one), read_offset=round(p.read_sigma[1] / lsb_us * one),
         variance_lsb_log2=variance_lsb_log2, variance_shift=variance_lsb_log2 - finest, drift=_drift_table(p),
     )
@@ -150,6 +167,13 @@ def draw(rng):
     return np.int64(rng.standard_normal() * _DRAW_SCALE + (_DRAW_OFFSET + 0.5)) - _DRAW_OFFSET
 
 
+def normals(rng: np.random.Generator, shape: tuple[int, ...], mean: float, sigma: float) -> np.ndarray:
+    """Integers N(mean, sigma), int64, with the rounding of ``draw``; mean and sigma are rounded to 2^-8."""
+    z = np.floor(rng.standard_normal(shape) * float(1 << DRAW_BITS) + 0.5).astype(np.int64)
+    fixed_mean, fixed_sigma = round(mean * (1 << FRACTION)), round(sigma * (1 << FRACTION))
+    return ((fixed_mean << DRAW_BITS) + fixed_sigma * z + (1 << _STEP_BITS - 1)) >> _STEP_BITS
+
+
 @njit(cache=True)
 def set_moments(device, g, n):
     """Mean and deviation [2^-8 LSB] of the step of SET pulse number ``n`` (>= 1) since RESET, from ``g`` [LSB]."""
@@ -172,6 +196,21 @@ def reset_level(device, z):
     """Conductance [LSB] after RESET, ``z`` a draw [2^-20]."""
     level = ((device.reset_mean << DRAW_BITS) + device.reset_sigma * z + (1 << (_STEP_BITS - 1))) >> _STEP_BITS
     return min(max(level, device.reset_floor), device.g_max)
+
+
+@njit(cache=True)
+def ramp_level(device, n, spread, z, z_excess):
+    """Conductance [LSB] after RESET and a ramp of ``n`` steps; ``spread`` [2^-12]; draws [2^-20].
+
+    What the mean exceeds ramp_limit is halved and multiplied by the second draw: no more under control, not monotone.
+    """
+    mean = (device.ramp[min(n, len(device.ramp) - 1)] * np.int64(spread) + (1 << SPREAD_BITS - 1)) >> SPREAD_BITS
+    excess = mean - device.ramp_limit
+    if excess > 0:
+        mean = device.ramp_limit + (excess * z_excess + (1 << DRAW_BITS) >> DRAW_BITS + 1)
+    sigma = device.ramp_offset + (device.ramp_slope * max(mean, 0) >> DRAW_BITS)
+    level = ((mean << DRAW_BITS) + sigma * z + (1 << _STEP_BITS - 1)) >> _STEP_BITS
+    return min(max(level, device.g_min), device.g_max)
 
 
 @njit(cache=True)

@@ -1,7 +1,7 @@
 """The analogue side of a unit: tiles, generators, the conservation ledger, and the time base of drift.
 
-Both backends keep one: ``model`` in its own process, ``rtl`` in the simulator's. Drift follows unit time on a coarse grid: at the
-start of a program the tiles are brought to the tick of the training time reached by then. Source: design 3.3, 3.8.
+Both backends keep one: ``model`` in its own process, ``rtl`` in the simulator's. Drift and the decay of capacitors follow unit
+time on coarse grids: at the start of a program the tiles are brought to the ticks of the training time reached by then. Source: design 3.3, 3.8.
 """
 import hashlib
 
@@ -23,27 +23,34 @@ class AnalogSide:
         self.constants, self.tiles = analog.new_tiles(params, self.generators.init)
         self.made = self.tiles.g_programmed.copy()
         self.ledger = Ledger(params.unit, seed, follow_all)
-        self.tick = 0
+        self.tick = self.decay_tick = 0
 
-    def begin(self, tick: int):
-        """Before a program: drift to ``tick``, thin the ledger."""
+    def begin(self, time: int):
+        """Before a program, ``time`` cycles of unit time into training: drift and decay up to it, thin the ledger."""
+        p = self.params
+        tick, decay_tick = time >> p.tile.drift_tick_log2, time >> p.capacitor.decay_tick_log2
+        if decay_tick != self.decay_tick:
+            for tile in range(p.unit.n_tiles):
+                analog.decay(self.constants, self.tiles, tile, decay_tick - self.decay_tick)
+            self.decay_tick = decay_tick
         if tick != self.tick:
             self.tick = tick
-            for tile in range(self.params.unit.n_tiles):
+            for tile in range(p.unit.n_tiles):
                 analog.drift(self.constants, self.tiles, tile, tick)
         self.ledger.thin()
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a run changes here. Devices as they were made from the seed, and their spread, are left out.
 
-        tick; devices (bits: which are in g, n_set and ticks), g, n_set, ticks; pulses; generators.<purpose>, ledger.random:
+        tick, decay_tick; devices (bits: which are in g, n_set and ticks), g, n_set, ticks; pulses; v, v_reference; generators.<purpose>, ledger.random:
         (tiles, 37) bytes as in ``tile.digest_parts``; ledger.net, .updates, .sums.<matrix>, .lines.<matrix>.
         """
         tiles, ledger = self.tiles, self.ledger
         changed = (tiles.g_programmed != self.made) | (tiles.n_set != 0) | (tiles.tick != 0)
         return {
-            "tick": np.array(self.tick), "devices": np.packbits(changed), "g": tiles.g_programmed[changed],
+            "tick": np.array(self.tick), "decay_tick": np.array(self.decay_tick), "devices": np.packbits(changed), "g": tiles.g_programmed[changed],
             "n_set": tiles.n_set[changed], "ticks": tiles.tick[changed], "pulses": tiles.pulses.copy(),
+            "v": tiles.cells.v.copy(), "v_reference": tiles.cells.v_reference.copy(),
             **{f"generators.{purpose}": np.stack([_pack(generator) for generator in generators])
                for purpose, generators in self.generators._asdict().items()},
             "ledger.random": _pack(ledger.random), "ledger.net": ledger.net.copy(), "ledger.updates": ledger.updates.copy(),
@@ -58,6 +65,7 @@ class AnalogSide:
         tiles.g_programmed[:], tiles.n_set[:], tiles.tick[:] = self.made, 0, 0
         tiles.g_programmed[changed], tiles.n_set[changed], tiles.tick[changed] = state["g"], state["n_set"], state["ticks"]
         tiles.pulses[:] = state["pulses"]
+        tiles.cells.v[:], tiles.cells.v_reference[:] = state["v"], state["v_reference"]
         for purpose, generators in self.generators._asdict().items():
             for generator, packed in zip(generators, state[f"generators.{purpose}"], strict=True):
                 _unpack(generator, packed)
@@ -66,7 +74,7 @@ class AnalogSide:
         for k, sums in enumerate(ledger.sums):
             sums[:] = state[f"ledger.sums.{k}"]
             ledger.lines[k] = state[f"ledger.lines.{k}"].astype(np.int64)
-        self.tick = int(state["tick"])
+        self.tick, self.decay_tick = int(state["tick"]), int(state["decay_tick"])
         for tile in range(len(tiles.g)):
             analog.drift(self.constants, tiles, tile, self.tick)
 

@@ -11,24 +11,32 @@ Draw order of a tile: ``read`` takes one normal per output, ascending; ``program
 lane G+ before G-. With ``noise`` False nothing is drawn and every value is its rounded mean (initial conductances stay random).
 So an event split into several of consecutive lanes gives the same conductances.
 
-Source: ``pcm`` for the devices; design choice for the rest.
+Where cells have a capacitor (``capacitor``; W = gain (G+ - G-) +- (g - g_ref)) there are two more: ``fire``, a coincidence
+update, and ``trim``, an operation on the cells of one line. ``trim`` draws per cell, ascending: RESET one for G+, one for G-; RAMP
+two; RECHARGE and TUNE none. ``fire`` draws nothing.
+
+Source: ``pcm`` and ``capacitor`` for the devices; design choice for the rest.
 """
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from model.analog import converter, crossbar, pcm
-from model.isa import Half, Kind, Walk
+from model.analog import capacitor, converter, crossbar, pcm
+from model.isa import Half, Kind, Trim, Walk
 from model.params import Params, TileParams
 
 __all__ = [
-    "Generators", "TileConstants", "TileState", "age", "digest_parts", "drift", "new_tiles", "program", "program_one",
-    "read", "read_one", "spawn_generators", "ticks", "weights",
+    "Generators", "TileConstants", "TileState", "age", "decay", "digest_parts", "drift", "fire", "fire_one", "new_tiles", "program",
+    "program_one", "read", "read_one", "spawn_generators", "ticks", "trim", "trim_one", "weights",
 ]
 
-_DIFFERENCE, _POSITIVE, _NEGATIVE = int(Half.DIFFERENCE), int(Half.POSITIVE), int(Half.NEGATIVE)
-_SET = int(Kind.SET)
+_DIFFERENCE, _POSITIVE, _NEGATIVE, _INVERTED = (int(half) for half in (
+    Half.DIFFERENCE, Half.POSITIVE, Half.NEGATIVE, Half.INVERTED))
+_SET, _RESET = int(Kind.SET), int(Kind.RESET)
+_TRIM_RESET, _RAMP, _RECHARGE = int(Trim.RESET), int(Trim.RAMP), int(Trim.RECHARGE)
+GAIN_BITS = 8
+"""Fraction bits of the gain of the PCM pair [bit]."""
 _ROWS = int(Walk.ROWS)
 
 
@@ -36,7 +44,7 @@ class Generators(NamedTuple):
     """Per purpose a tuple of generators, one per tile. The position of a field is its purpose number in the seed layout."""
 
     init: tuple[np.random.Generator, ...]
-    """Initial conductances, then device spread."""
+    """Initial conductances, device spread, then V_T, steps and ramps of cells with a capacitor."""
     read: tuple[np.random.Generator, ...]
     """Read noise of training."""
     program: tuple[np.random.Generator, ...]
@@ -52,6 +60,13 @@ class TileConstants(NamedTuple):
     converter: converter.ConverterConstants
     sigma_scale: float
     """2^variance_lsb_log2 / (conductance LSB)^2, a power of two: from a summed variance to squared charge LSB."""
+    capacitor: capacitor.CapacitorConstants
+    gain: int
+    """Of the PCM pair against the capacitor [2^-8]; 1.0 where there is none."""
+    capacitor_variance: int
+    """Read variance of g - g_ref [variance LSB]"""
+    bound: int
+    """No weight is beyond +- this [LSB]."""
 
 
 class TileState(NamedTuple):
@@ -68,9 +83,13 @@ class TileState(NamedTuple):
     pulses: np.ndarray
     """(tiles, 2, 2) int64: pulses given, by Kind and device."""
     g: np.ndarray
-    """(tiles, 3, rows, cols) int32 [LSB]: effective (drifted) conductance by Half: G+ - G-, G+, G-."""
+    """(tiles, 3 or 4, rows, cols) int32 [LSB]: effective (drifted) conductance by Half: G+ - G-, G+, G-; with capacitors
+    gain (G+ - G-) + (g - g_ref), G+, G-, gain (G+ - G-) - (g - g_ref)."""
     variance: np.ndarray
-    """(tiles, 3, rows, cols) int16 [variance LSB]: read variance by Half: of the pair, of G+, of G-."""
+    """(tiles, 3, rows, cols) int16 [variance LSB]: read variance by Half: of the weight, of G+, of G-."""
+    cells: capacitor.Cells
+    ramp_spread: np.ndarray
+    """(tiles, 2, rows, cols) int32 [2^-12]: factor on the mean of a ramp; (tiles, 2, 0, 0) without capacitors."""
 
 
 def spawn_generators(seed: int, n_tiles: int) -> Generators:
@@ -89,35 +108,38 @@ def spawn_generators(seed: int, n_tiles: int) -> Generators:
 def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tuple[TileConstants, TileState]:
     """Tiles with conductances N(init_us) clipped to the window; ``generators`` is ``Generators.init``, one per tile.
 
-    Per tile (2, rows, cols) normals are drawn, then as many for the spread if ``device_spread`` is not 0. The devices count as
-    RESET and not yet pulsed (n_set = 0), programmed at tick 0.
+    Per tile (2, rows, cols) normals are drawn, then as many for the spread if ``device_spread`` is not 0; then, with capacitors,
+    those of ``capacitor.vary`` and (2, rows, cols) for the ramps. The devices count as RESET and not yet pulsed (n_set = 0),
+    programmed at tick 0.
     """
-    u, p = params.unit, params.tile
-    device = pcm.device_constants(p)
-    tc = TileConstants(device, converter.converter_constants(params), 2.0 ** (device.variance_lsb_log2 - 2 * p.g_lsb_log2))
+    u, p, c = params.unit, params.tile, params.capacitor
+    device = pcm.device_constants(p, c if u.capacitor else None)
+    capacitors = capacitor.capacitor_constants(params)
+    gain = c.gain if u.capacitor else 1.0
+    span = capacitor.conductance(capacitors, capacitors.v_high, 0) if u.capacitor else 0
+    tc = TileConstants(
+        device, converter.converter_constants(params), 2.0 ** (device.variance_lsb_log2 - 2 * p.g_lsb_log2), capacitors,
+        round(gain * (1 << GAIN_BITS)), round(c.read_sigma_us**2 / 2.0**device.variance_lsb_log2) if u.capacitor else 0,
+        int(gain * device.g_max) + 1 + int(span))
     shape = (u.n_tiles, 2, u.n_rows, u.n_cols)
     planes = (u.n_tiles, 3, u.n_rows, u.n_cols)
     state = TileState(
         g_programmed=np.zeros(shape, np.int32), n_set=np.zeros(shape, np.uint16), tick=np.zeros(shape, np.int64),
         spread=np.zeros(shape if p.device_spread else (u.n_tiles, 2, 0, 0), np.int32),
         pulses=np.zeros((u.n_tiles, 2, 2), np.int64),
-        g=np.zeros(planes, np.int32), variance=np.zeros(planes, np.int16))
+        g=np.zeros((u.n_tiles, 4 if u.capacitor else 3, u.n_rows, u.n_cols), np.int32), variance=np.zeros(planes, np.int16),
+        cells=capacitor.new_cells(params), ramp_spread=np.zeros(shape if u.capacitor else (u.n_tiles, 2, 0, 0), np.int32))
+    one = 1 << pcm.SPREAD_BITS
     for tile, rng in enumerate(generators):
-        g = _normals(rng, shape[1:], p.init_us[0] / 2.0 ** p.g_lsb_log2, p.init_us[1] / 2.0 ** p.g_lsb_log2)
+        g = pcm.normals(rng, shape[1:], p.init_us[0] / 2.0 ** p.g_lsb_log2, p.init_us[1] / 2.0 ** p.g_lsb_log2)
         state.g_programmed[tile] = np.clip(g, device.g_min, device.g_max)
         if p.device_spread:
-            one = 1 << pcm.SPREAD_BITS
-            state.spread[tile] = np.maximum(_normals(rng, shape[1:], one, p.device_spread * one), 0)
+            state.spread[tile] = np.maximum(pcm.normals(rng, shape[1:], one, p.device_spread * one), 0)
+        if u.capacitor:
+            capacitor.vary(params, state.cells, tile, rng)
+            state.ramp_spread[tile] = np.maximum(pcm.normals(rng, shape[1:], one, c.ramp_spread * one), 0)
         drift(tc, state, tile, 0)
     return tc, state
-
-
-def _normals(rng, shape, mean, sigma):
-    """Integers N(mean, sigma), with the draws of ``pcm.draw``."""
-    z = np.floor(rng.standard_normal(shape) * float(1 << pcm.DRAW_BITS) + 0.5).astype(np.int64)
-    mean, sigma = round(mean * (1 << pcm.FRACTION)), round(sigma * (1 << pcm.FRACTION))
-    bits = pcm.DRAW_BITS + pcm.FRACTION
-    return ((mean << pcm.DRAW_BITS) + sigma * z + (1 << bits - 1)) >> bits
 
 
 @njit(cache=True)
@@ -145,13 +167,13 @@ def read_one(tc, state, generator, tile, codes, transpose, half, range_select, s
     if transpose:
         crossbar.transpose(state.g[tile, half], weights, first, charge)
     else:
-        crossbar.forward(state.g[tile, half], weights, first, tc.device.g_max, charge)
+        crossbar.forward(state.g[tile, half], weights, first, tc.bound, charge)
     if tc.device.noise:
-        squares = weights * weights
+        squares, part = weights * weights, half % _INVERTED
         if transpose:
-            crossbar.transpose(state.variance[tile, half], squares, first, variance)
+            crossbar.transpose(state.variance[tile, part], squares, first, variance)
         else:
-            crossbar.forward(state.variance[tile, half], squares, first, 2 * pcm.VARIANCE_MAX, variance)
+            crossbar.forward(state.variance[tile, part], squares, first, 2 * pcm.VARIANCE_MAX, variance)
         scale = tc.sigma_scale
         for j in range(n):
             sigma = np.int64(np.sqrt(float(variance[j]) * scale) + 0.5)
@@ -193,7 +215,7 @@ def program_one(tc, state, generator, tile, walk, line, first, pos, neg, kind, t
             if neg[k]:
                 _pulse(tc.device, state, generator, tile, 1, row, col, kind, tick)
                 n += 1
-            _derive(tc.device, state, tile, row, col)
+            _derive(tc, state, tile, row, col)
     return n
 
 
@@ -215,14 +237,125 @@ def _pulse(device, state, rng, tile, side, row, col, kind, tick):
 
 
 @njit(cache=True)
-def _derive(device, state, tile, row, col):
-    """Pair values and variances of a cell, from its effective conductances."""
+def _derive(tc, state, tile, row, col):
+    """Weight and variances of a cell, from its effective conductances and its capacitor."""
+    device = tc.device
     pos, neg = state.g[tile, _POSITIVE, row, col], state.g[tile, _NEGATIVE, row, col]
     variance_pos, variance_neg = pcm.read_variance(device, pos), pcm.read_variance(device, neg)
-    state.g[tile, _DIFFERENCE, row, col] = pos - neg
     state.variance[tile, _POSITIVE, row, col] = variance_pos
     state.variance[tile, _NEGATIVE, row, col] = variance_neg
-    state.variance[tile, _DIFFERENCE, row, col] = variance_pos + variance_neg
+    if state.cells.v.shape[1] == 0:
+        state.g[tile, _DIFFERENCE, row, col] = pos - neg
+        state.variance[tile, _DIFFERENCE, row, col] = variance_pos + variance_neg
+    else:
+        gain = np.int64(tc.gain)
+        state.variance[tile, _DIFFERENCE, row, col] = (
+            (gain * gain * (variance_pos + variance_neg) >> 2 * GAIN_BITS) + tc.capacitor_variance)
+        _combine(tc, state, tile, row, col, _reference(tc, state, tile, col))
+
+
+@njit(cache=True)
+def _reference(tc, state, tile, col):
+    """g_ref of a column [LSB]."""
+    return capacitor.conductance(tc.capacitor, state.cells.v_reference[tile, col], state.cells.threshold_reference[tile, col])
+
+
+@njit(cache=True)
+def _combine(tc, state, tile, row, col, reference):
+    """The weight in both polarities, from the cell's conductances."""
+    pair = (tc.gain * (np.int64(state.g[tile, _POSITIVE, row, col]) - state.g[tile, _NEGATIVE, row, col])
+            + (1 << GAIN_BITS - 1)) >> GAIN_BITS
+    part = capacitor.conductance(tc.capacitor, state.cells.v[tile, row, col], state.cells.threshold[tile, row, col]) - reference
+    state.g[tile, _DIFFERENCE, row, col] = pair + part
+    state.g[tile, _INVERTED, row, col] = pair - part
+
+
+@njit(cache=True)
+def fire(tc, state, tile, rows, ups, downs):
+    """A coincidence update: a cell takes a step up in every slot in which its row and its column's up line are high, and so down.
+
+    Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of a
+    cell are taken as one, up less down.
+    """
+    columns = np.flatnonzero(ups | downs)
+    references = np.zeros(len(columns), np.int64)
+    for k, col in enumerate(columns):
+        references[k] = _reference(tc, state, tile, col)
+    for row in np.flatnonzero(rows):
+        pattern = rows[row]
+        for k, col in enumerate(columns):
+            n = capacitor.popcount(pattern & ups[col]) - capacitor.popcount(pattern & downs[col])
+            if n:
+                state.cells.v[tile, row, col] = capacitor.stepped(
+                    tc.capacitor, state.cells.v[tile, row, col], state.cells.up[tile, row, col], state.cells.down[tile, row, col], n)
+                _combine(tc, state, tile, row, col, references[k])
+
+
+@njit(cache=True)
+def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
+    """One operation ``kind`` (isa.Trim) on the cells of column ``line`` (``transpose``) or row ``line``; see the module for draws.
+
+    codes: int32, signed dose of each line driver [steps], by absolute position along the line; steps: the window; down: TUNE
+    with positive codes steps down; tick: drift time [tick]. A cell is RESET or recharged where its line was high for all of the
+    window. RECHARGE of a column recharges its reference. ``rng``: ``Generators.program``.
+    """
+    trim_one(tc, state, rng[tile], tile, transpose, line, codes, kind, steps, down, tick)
+
+
+@njit(cache=True)
+def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, down, tick):
+    """``trim`` with the tile's own generator."""
+    n_rows, n_cols = state.cells.v.shape[1], state.cells.v.shape[2]
+    if line >= (n_cols if transpose else n_rows):
+        return
+    cells = state.cells
+    if kind == _RECHARGE and transpose:
+        cells.v_reference[tile, line] = tc.capacitor.v_init
+    for place in range(n_rows if transpose else n_cols):
+        code = codes[place]
+        if code == 0 and kind != _RECHARGE:
+            continue
+        row, col = (place, line) if transpose else (line, place)
+        if kind == _TRIM_RESET:
+            if abs(code) == steps:
+                for side in range(2):
+                    _pulse(tc.device, state, generator, tile, side, row, col, _RESET, tick)
+        elif kind == _RAMP:
+            _ramp(tc.device, state, generator, tile, 0 if code > 0 else 1, row, col, abs(code), tick)
+        elif kind == _RECHARGE:
+            if abs(code) == steps:
+                cells.v[tile, row, col] = tc.capacitor.v_init
+        else:
+            cells.v[tile, row, col] = capacitor.stepped(
+                tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], -code if down else code)
+        _derive(tc, state, tile, row, col)
+
+
+@njit(cache=True)
+def _ramp(device, state, rng, tile, side, row, col, n, tick):
+    """SET ramp of ``n`` steps of a device that was RESET before; two draws."""
+    z, z_excess = np.int64(0), np.int64(0)
+    if device.noise:
+        z, z_excess = pcm.draw(rng), pcm.draw(rng)
+    level = pcm.ramp_level(device, n, state.ramp_spread[tile, side, row, col], z, z_excess)
+    state.g_programmed[tile, side, row, col] = level
+    state.tick[tile, side, row, col] = tick
+    state.g[tile, 1 + side, row, col] = level
+    state.pulses[tile, _SET, side] += 1
+
+
+@njit(cache=True)
+def decay(tc, state, tile, n):
+    """Let the capacitors of a tile decay for ``n`` decay ticks (0: nothing)."""
+    if n <= 0 or state.cells.v.shape[1] == 0:
+        return
+    capacitor.decay(tc.capacitor, state.cells, tile, n)
+    references = np.zeros(state.g.shape[3], np.int64)
+    for col in range(len(references)):
+        references[col] = _reference(tc, state, tile, col)
+    for row in range(state.g.shape[2]):
+        for col in range(state.g.shape[3]):
+            _combine(tc, state, tile, row, col, references[col])
 
 
 @njit(cache=True)
@@ -233,7 +366,7 @@ def drift(tc, state, tile, tick):
             for side in range(2):
                 passed = tick - state.tick[tile, side, row, col]
                 state.g[tile, 1 + side, row, col] = pcm.drifted(tc.device, state.g_programmed[tile, side, row, col], passed)
-            _derive(tc.device, state, tile, row, col)
+            _derive(tc, state, tile, row, col)
 
 
 def ticks(p: TileParams, seconds: float) -> int:
@@ -248,20 +381,23 @@ def age(tc: TileConstants, state: TileState, p: TileParams, tick: int, seconds: 
 
 
 def weights(p: TileParams, state: TileState, tile: int) -> np.ndarray:
-    """Effective weights (G+ - G-) / weight_range_us of a tile, (rows, cols) float64 [1]."""
+    """Effective weights (DIFFERENCE plane) / weight_range_us of a tile, (rows, cols) float64 [1]."""
     return state.g[tile, _DIFFERENCE] * (2.0 ** p.g_lsb_log2 / p.weight_range_us)
 
 
 def digest_parts(state: TileState, generators: Generators):
     """Yield (name, bytes) for the digest of a run, in this order, little endian, arrays in C order.
 
-    g_programmed int32, n_set uint16, tick int64, spread int32, pulses int64, g int32 (``variance`` follows from g); then
-    ``generator.<purpose>.<tile>`` for init, read, program: state (16 bytes), increment (16), has_uint32 (1), uinteger (4).
+    g_programmed int32, n_set uint16, tick int64, spread int32, pulses int64, g int32 (``variance`` follows from g); with capacitors
+    cells.v and cells.v_reference int32; then ``generator.<purpose>.<tile>`` for init, read, program: state (16 bytes), increment (16), has_uint32 (1), uinteger (4).
     The evaluation generators are left out: test passes change no training state.
     """
     for name in ("g_programmed", "n_set", "tick", "spread", "pulses", "g"):
         array = getattr(state, name)
         yield name, array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    if state.cells.v.size:
+        for name in ("v", "v_reference"):
+            yield f"cells.{name}", getattr(state.cells, name).astype("<i4", copy=False).tobytes()
     for purpose in ("init", "read", "program"):
         for tile, generator in enumerate(getattr(generators, purpose)):
             s = generator.bit_generator.state

@@ -1,17 +1,25 @@
 """Twin of ``hdl.read_unit`` and ``hdl.line_driver``; integers only, compiled.
 
-State: ``lines`` int32 (n_lines,): the signed code of every line driver.
+State: ``lines`` int32 (n_lines,): the signed code of every line driver; ``trains`` int32 (n_lines,): of every train driver;
+``shift_register`` int64 (1,): of RANDOM trains.
 """
 import numpy as np
 from numba import njit
 
 from model.analog import tile as analog
 from model.events import INDEX
-from model.isa import Half
+from model.isa import Half, Sequence, Trim
 
-__all__ = ["drive", "driven", "point", "read", "read_cycles", "words"]
+__all__ = ["LEAP", "REGISTER_BITS", "drive", "driven", "fire", "leap", "patterns", "point", "read", "read_cycles", "slot_thresholds",
+           "trim", "words"]
 
 _DIFFERENCE = int(Half.DIFFERENCE)
+_SPREAD = int(Sequence.SPREAD)
+_RESET, _RAMP = int(Trim.RESET), int(Trim.RAMP)
+_FIRE_PHASE, _TRIM_PHASE, _ROW_SLOTS, _TRIMS, _RAMPS = (
+    INDEX[name] for name in ("phase_fire", "phase_trim", "row_slots", "trims", "ramps"))
+REGISTER_BITS, LEAP = 31, 16
+"""Shift register of RANDOM trains: x^31 + x^28 + 1, and how far it goes on in a slot [bit]."""
 _DRIVE, _WINDOW, _CONVERT, _READOUT = (INDEX[f"phase_{name}"] for name in ("drive", "window", "convert", "readout"))
 _LINE_CYCLES, _SATURATIONS = INDEX["line_cycles"], INDEX["line_saturations"]
 _FORWARD, _TRANSPOSE, _SCAN = (INDEX[f"conversions_{name}"] for name in ("forward", "transpose", "scan"))
@@ -30,12 +38,18 @@ def read_cycles(u, convert_cycles, steps, count):
 
 
 @njit(cache=True)
-def drive(u, command, vec, lines, counters):
-    """DRIVE: line first + e = sign(v) min(|v| >> shift, line_max), v = vec[address * vector_width + e]; all others 0."""
+def drive(u, command, vec, exponents, lines, counters):
+    """DRIVE: line first + e = sign(v) min(|v| >> shift, line_max), v = vec[address * vector_width + e]; all others 0.
+
+    With ``trains`` the caller passes the train drivers as ``lines``.
+    """
     lines[:] = 0
+    shift = command.shift
+    if command.scaled:
+        shift = min(max(shift - exponents[command.e], 0), 31)
     for e in range(command.count):
         v = np.int64(vec[command.address * u.vector_width + e])
-        magnitude = abs(v) >> command.shift
+        magnitude = abs(v) >> shift
         if magnitude > u.line_max:
             magnitude = u.line_max
             counters[_SATURATIONS] += 1
@@ -89,3 +103,76 @@ def read(u, command, tile_constants, convert_cycles, tile_state, rngs_read, line
         start = command.address * u.vector_width
         vec[start:start + command.count] = codes_out[:command.count]
     return count_read(u, command, convert_cycles, lines, counters)
+
+
+@njit(cache=True)
+def leap(state):
+    """The shift register one slot later."""
+    for _ in range(LEAP):
+        state = (state << 1 | ((state >> REGISTER_BITS - 1) ^ (state >> 27)) & 1) & (1 << REGISTER_BITS) - 1
+    return state
+
+
+@njit(cache=True)
+def slot_thresholds(u, sequence, slot, state):
+    """Thresholds of a slot for rows and columns: a line is high in it when its code is larger. ``state``: shift register."""
+    if sequence == _SPREAD:
+        step = u.line_bits - u.slot_bits
+        reverse = 0
+        for bit in range(u.slot_bits):
+            reverse = reverse << 1 | slot >> bit & 1
+        half = 1 << step >> 1
+        return (slot << step) + half, (reverse << step) + half
+    return state & u.line_max, state >> u.line_bits & u.line_max
+
+
+@njit(cache=True)
+def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
+    """Slot patterns of a FIRE, uint32 by absolute line; the shift register goes on by a train."""
+    rows[:], ups[:], downs[:] = 0, 0, 0
+    row_at, col_at = np.zeros(u.slots, np.int64), np.zeros(u.slots, np.int64)
+    for slot in range(u.slots):
+        row_at[slot], col_at[slot] = slot_thresholds(u, command.sequence, slot, shift_register[0])
+        if command.sequence != _SPREAD:
+            shift_register[0] = leap(shift_register[0])
+    high = 0
+    for line in range(len(rows)):
+        code = -lines[line] if command.rows else lines[line]
+        for slot in range(u.slots):
+            rows[line] |= np.uint32(code > row_at[slot]) << np.uint32(slot)
+            high += code > row_at[slot]
+    for line in range(len(ups)):
+        code = trains[line]
+        pattern = np.uint32(0)
+        for slot in range(u.slots):
+            pattern |= np.uint32(abs(code) > col_at[slot]) << np.uint32(slot)
+        if (code < 0) != (command.down != 0):
+            downs[line] = pattern
+        else:
+            ups[line] = pattern
+    return high
+
+
+@njit(cache=True)
+def fire(u, command, tile_constants, tile_state, lines, trains, shift_register, counters):
+    """FIRE: a coincidence train of all rows and columns; returns its cycles."""
+    rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
+    counters[_ROW_SLOTS] += patterns(u, command, lines, trains, shift_register, rows, ups, downs)
+    analog.fire(tile_constants, tile_state, command.tile, rows, ups, downs)
+    cycles = u.slots + 2
+    counters[_FIRE_PHASE] += cycles
+    return cycles
+
+
+@njit(cache=True)
+def trim(u, command, tile_constants, tile_state, rngs_program, lines, counters, tick):
+    """TRIM: one operation on the cells of a line; returns its cycles."""
+    analog.trim(tile_constants, tile_state, rngs_program, command.tile, command.transpose, command.line,
+                driven(u, lines, command.steps), command.kind, command.steps, command.down, tick)
+    cycles = command.steps + 2
+    if command.kind == _RESET:
+        cycles += u.reset_gap_cycles
+    counters[_TRIM_PHASE] += cycles
+    counters[_TRIMS] += 1
+    counters[_RAMPS] += command.kind == _RAMP
+    return cycles

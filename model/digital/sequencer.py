@@ -11,7 +11,7 @@ from numba import njit
 from model.commands import LinesCommand, LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
 from model.digital import host_stream, read_unit, refresh, update_unit, vector_unit
 from model.events import INDEX, N_EVENTS
-from model.isa import FORMATS, N_EXPONENTS, BKind, Error, Opcode, VectorOp, decode
+from model.isa import CAPACITOR_ONLY, FORMATS, N_EXPONENTS, BKind, Error, Half, Opcode, VectorOp, decode
 from model.ledger import record_update
 from model.params import UnitParams
 
@@ -27,6 +27,8 @@ _COLUMNS = 2 + max(len(fields) for _, fields in FORMATS.values())
 _HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD = (
     int(Opcode[name]) for name in ("HALT", "LOOP", "NEXT", "WAIT", "ACCEPT", "DRIVE", "READ", "VECTOR", "GATHER", "EMIT",
                                    "UPDATE", "SCAN", "CLEAR", "DUMP", "LOAD"))
+_FIRE, _POINT, _TRIM, _LINE, _FLIP, _SEAL = (int(op) for op in CAPACITOR_ONLY)
+_DIFFERENCE, _INVERTED = int(Half.DIFFERENCE), int(Half.INVERTED)
 _TIME, _CONTROL, _INSTRUCTIONS = INDEX["time"], INDEX["control"], INDEX["instructions"]
 _PACKETS_IN, _PACKETS_OUT = INDEX["packets_in"], INDEX["packets_out"]
 _LINES_UNIT, _VECTOR_UNIT, _UPDATE_UNIT, _SCAN_UNIT = range(4)
@@ -34,11 +36,12 @@ MATRIX_FIELDS = tuple(matrix_fields(UnitParams()))
 _M = {name: index for index, name in enumerate(MATRIX_FIELDS)}
 _TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
     _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
-_ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END = (
-    int(Error[name]) for name in ("ILLEGAL_OPCODE", "BAD_MATRIX", "BAD_ADDRESS", "NOT_CLEARED", "LOOP_DEPTH", "PROGRAM_END"))
+_ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END, _TORN = (
+    int(Error[name]) for name in ("ILLEGAL_OPCODE", "BAD_MATRIX", "BAD_ADDRESS", "NOT_CLEARED", "LOOP_DEPTH", "PROGRAM_END", "TORN"))
 _VECTOR_OP_GATHER, _VECTOR_OP_EMIT, _VECTOR_OP_SET_EXPONENT = int(VectorOp.GATHER), int(VectorOp.EMIT), int(VectorOp.SET_EXPONENT)
 _B_VECTOR = int(BKind.VECTOR)
-_LINES_DRIVE, _LINES_READ = int(LinesOp.DRIVE), int(LinesOp.READ)
+_LINES_DRIVE, _LINES_READ, _LINES_POINT, _LINES_FIRE, _LINES_TRIM = (
+    int(op) for op in (LinesOp.DRIVE, LinesOp.READ, LinesOp.POINT, LinesOp.FIRE, LinesOp.TRIM))
 _UPDATE_UPDATE, _UPDATE_CLEAR, _UPDATE_DUMP, _UPDATE_LOAD = (int(UpdateOp[name]) for name in ("UPDATE", "CLEAR", "DUMP", "LOAD"))
 
 
@@ -63,6 +66,16 @@ class UnitState(NamedTuple):
     """uint8 (n_matrices,)"""
     counters: np.ndarray
     """int64 (N_EVENTS,)"""
+    trains: np.ndarray
+    """int32 (n_lines,): signed codes of the train drivers"""
+    shift_register: np.ndarray
+    """int64 (1,): of RANDOM trains"""
+    line: np.ndarray
+    """int64 (1,): register LINE"""
+    polarity: np.ndarray
+    """uint8 (n_matrices,): 1: the capacitor's part is subtracted"""
+    torn: np.ndarray
+    """uint8 (n_matrices,): a transfer was begun and not ended"""
 
 
 def new_unit(u: UnitParams) -> UnitState:
@@ -71,7 +84,9 @@ def new_unit(u: UnitParams) -> UnitState:
         vec=np.zeros(u.vector_words * u.vector_width, np.int32), luts=np.zeros((u.n_luts, 1 << u.lut_bits), np.int32),
         exponents=np.zeros(N_EXPONENTS, np.int64), peak=np.zeros(1, np.int64), lines=np.zeros(u.n_lines, np.int32),
         chi=np.zeros((u.chi_words, u.lanes), np.int32), dirty=np.zeros(u.chi_words, np.uint8),
-        cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64))
+        cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64), trains=np.zeros(u.n_lines, np.int32),
+        shift_register=np.ones(1, np.int64), line=np.zeros(1, np.int64), polarity=np.zeros(u.n_matrices, np.uint8),
+        torn=np.zeros(u.n_matrices, np.uint8))
 
 
 def predecode(instructions, u: UnitParams) -> np.ndarray:
@@ -103,11 +118,11 @@ def _beyond(u, address, count):
 
 
 @njit(cache=True)
-def _error_of(u, op, f, matrices, ok, cleared):
+def _error_of(u, op, f, matrices, ok, unit):
     """Error of an instruction, as ``hdl.decoder.OperandCheck`` and the sequencer's dispatch find it."""
-    if op < 0 or (op == _VECTOR and f[0] > 10):
+    if op < 0 or (op == _VECTOR and f[0] > 10) or (op >= _FIRE and not u.capacitor):
         return _ILLEGAL_OPCODE
-    if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD):
+    if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD, _FIRE, _POINT, _TRIM, _FLIP, _SEAL):
         if f[0] >= u.n_matrices or not ok[f[0]]:
             return _BAD_MATRIX
         d = matrices[f[0]]
@@ -117,13 +132,17 @@ def _error_of(u, op, f, matrices, ok, cleared):
         elif op == _READ:
             side = d[_ROWS] if f[1] else d[_COLS]
             bad = f[5] > side or _beyond(u, f[4], side if f[5] == 0 else f[5])
+        elif op == _POINT or op == _TRIM:
+            bad = unit.line[0] >= (d[_COLS] if f[1] else d[_ROWS])
         elif op == _UPDATE:
             _, walk, _, lane = _axes(d)
             bad = _beyond(u, f[3], walk) or _beyond(u, f[5], lane)
         if bad:
             return _BAD_ADDRESS
-        if op in (_UPDATE, _SCAN, _DUMP) and not cleared[f[0]]:
+        if op in (_UPDATE, _SCAN, _DUMP) and not unit.cleared[f[0]]:
             return _NOT_CLEARED
+        if op == _FIRE and unit.torn[f[0]]:
+            return _TORN
         return 0
     bad = False
     if op == _ACCEPT:
@@ -148,13 +167,22 @@ def _vector_command(op, f):
 
 
 @njit(cache=True)
-def _lines_command(u, op, f, d):
+def _lines_command(u, op, f, d, line, inverted):
+    """Of DRIVE, READ, FIRE, POINT and TRIM; line: register LINE; inverted: polarity of the matrix that counts."""
     if op == _DRIVE:
         first, count = (d[_COL0], d[_COLS]) if f[1] else (d[_ROW0], d[_ROWS])
-        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0)
-    first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
-    return LinesCommand(_LINES_READ, d[_TILE], f[1], f[2], f[3], first, count if f[5] == 0 else f[5], f[4], 0,
-                        u.line_max if f[6] == 0 else f[6], 1)
+        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0, f[4], f[5], f[6], 0, 0, 0, 0, 0)
+    if op == _READ:
+        first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
+        half = _INVERTED if f[2] == _DIFFERENCE and inverted else f[2]
+        return LinesCommand(_LINES_READ, d[_TILE], f[1], half, f[3], first, count if f[5] == 0 else f[5], f[4], 0,
+                            u.line_max if f[6] == 0 else f[6], 1, 0, 0, 0, 0, 0, 0, 0, 0)
+    if op == _FIRE:
+        return LinesCommand(_LINES_FIRE, d[_TILE], 0, 0, 0, 0, 0, 0, 0, u.slots, 0, 0, 0, 0, f[1], f[2], f[2] ^ f[3] ^ inverted, 0, 0)
+    first = line + (d[_COL0] if f[1] else d[_ROW0])
+    if op == _POINT:
+        return LinesCommand(_LINES_POINT, d[_TILE], f[1], 0, 0, first, 0, 0, 0, f[2], 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    return LinesCommand(_LINES_TRIM, d[_TILE], f[1], 0, 0, 0, 0, 0, 0, f[3], 0, 0, 0, 0, 0, 0, inverted, f[2], first)
 
 
 @njit(cache=True)
@@ -235,7 +263,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             error = _PROGRAM_END
             break
         op, wait, f = program[pc, 0], program[pc, 1], program[pc, 2:]
-        error = _error_of(u, op, f, matrices, ok, unit.cleared)
+        error = _error_of(u, op, f, matrices, ok, unit)
         if (op == _LOOP and depth == u.loop_depth) or (op == _NEXT and depth == 0):
             error = _LOOP_DEPTH
         if starved and (op == _WAIT or op == _ACCEPT or op == _LOAD):
@@ -247,7 +275,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         earliest = now
         if barrier or after_barrier:
             earliest = max(earliest, idle)
-        if wait & 1 or op == _DRIVE or op == _READ:
+        if wait & 1 or op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
             earliest = max(earliest, free[_LINES_UNIT])
         if wait & 2 or op == _VECTOR or op == _GATHER or op == _EMIT:
             earliest = max(earliest, free[_VECTOR_UNIT])
@@ -276,13 +304,28 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             while starved and packet < packets.shape[0]:
                 starved = not host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], unit.vec, unit.luts, counters)
                 packet += 1
-        elif op == _DRIVE:
-            command = _lines_command(u, op, f, matrices[f[0]])
-            free[_LINES_UNIT] = now + read_unit.drive(u, command, unit.vec, unit.lines, counters)
-        elif op == _READ:
-            command = _lines_command(u, op, f, matrices[f[0]])
-            free[_LINES_UNIT] = now + read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec,
-                                                          counters, codes)
+        elif op == _LINE:
+            unit.line[0] = 0 if f[0] else unit.line[0] + 1
+        elif op == _FLIP:
+            unit.polarity[f[0]] = f[1]
+            unit.torn[f[0]] = 1
+        elif op == _SEAL:
+            unit.torn[f[0]] = 0
+        elif op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
+            inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(unit.polarity[f[0]])
+            command = _lines_command(u, op, f, matrices[f[0]], unit.line[0], inverted)
+            if op == _DRIVE:
+                taken = read_unit.drive(u, command, unit.vec, unit.exponents, unit.trains if command.trains else unit.lines,
+                                        counters)
+            elif op == _READ:
+                taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
+            elif op == _FIRE:
+                taken = read_unit.fire(u, command, tc, tiles, unit.lines, unit.trains, unit.shift_register, counters)
+            elif op == _POINT:
+                taken = read_unit.point(u, command, unit.lines, counters)
+            else:
+                taken = read_unit.trim(u, command, tc, tiles, rngs_program, unit.lines, counters, tick)
+            free[_LINES_UNIT] = now + taken
         elif op == _VECTOR or op == _GATHER or op == _EMIT:
             command = _vector_command(op, f)
             free[_VECTOR_UNIT] = now + vector_unit.execute(u, command, unit.vec, unit.luts, unit.exponents, unit.peak,

@@ -1,0 +1,202 @@
+"""Compiler of the capacitor scheme: coincidence updates, and the transfer of weights to the PCM pairs, as a program.
+
+Differences from ``model.program``, whose layers, tables and reads it shares:
+
+``train``       an update is DRIVE rows by x | DRIVE columns by rate delta | FIRE: an expected overlap of x delta / slots steps.
+``transfer_0``, ``transfer_1``  instead of ``scan``: write every weight to its PCM pair, from the polarity of the capacitor's part
+                at present to polarity 0 (added) or 1 (subtracted); two lines of one matrix never meet.
+
+Transfer of a line (a column), its cells in parallel; all values are sums of ``READS`` codes of the converter's range 3:
+
+    w = reads, in the old polarity                                      RESET both devices, RECHARGE capacitor and reference
+    d = reads, in the new polarity: what the recharged capacitor adds
+    t = w - d -+ offset; t = 0 where 0 < +-t < offset (- and < 0 when the new polarity subtracts)       RAMP(t) on G+ or G-
+    RAMPS - 1 times: e = t + d - reads; t += e; where |e| > tolerance: RESET, RAMP(t)
+    TUNES times:     e = w - reads; TUNE(e)
+
+Source: Ambrogio et al. 2018 [papers.md A5, A6]; number of reads, rounds and tolerance: design choice.
+"""
+import math
+
+import numpy as np
+
+from model.isa import BKind, Half, Opcode, Sequence, Trim, VectorOp, Wait
+from model.program import ONE, ZERO_EXPONENT, Compiler
+
+__all__ = ["CapacitorCompiler"]
+
+READ_STEPS = 31
+"""Code and window of a transfer's reads [PWM steps]. Design choice."""
+READ_RANGE = 3
+READS_LOG2 = 3
+"""log2 of the reads that are summed up for a value [1]: read noise is larger than a code. Design choice."""
+RAMPS = 2
+"""Ramps of a cell at most [1]. Design choice."""
+TUNES = 2
+"""Rounds of tuning the capacitor [1]. Design choice."""
+OFFSET_US = 2.0
+"""Ambrogio 2018, Extended Data Fig. 9 [S]."""
+TOLERANCE_US = 3.0
+"""Error of a weight that asks for another ramp [uS]. Design choice."""
+RECHARGE_STEPS = 4
+"""Window of RECHARGE [cycles]. Design choice."""
+
+
+class CapacitorCompiler(Compiler):
+    """See the module; ``sequence``: of the trains; ``inversion``: False keeps polarity 0."""
+
+    def __init__(self, layers, params, loss, rate, activation, output_scale, sequence=Sequence.SPREAD, inversion=True):
+        self.sequence, self.inversion = sequence, inversion
+        self.longest = max(layers[:-1]) + 1
+        super().__init__(layers, params, loss, rate, activation, output_scale)
+
+    # ---- layout -------------------------------------------------------------------------------------------------------
+
+    def _place_more(self):
+        """Vectors of a transfer: full codes, w, d, t, reads, and two of what is driven."""
+        self.full, self.w, self.d, self.t, self.sum, self.once, self.codes = (self._allocate(self.longest) for _ in range(7))
+
+    def _tables(self):
+        super()._tables()
+        index = np.arange(1 << self.u.lut_bits)
+        code = np.where(index >> self.u.lut_bits - 1, index - (1 << self.u.lut_bits), index)
+        c = self.params.capacitor
+        target_us = np.abs(code) * self._code_us() / c.gain
+        share = np.clip(target_us / (c.ramp_us[1] - c.ramp_us[0]), 0, 1)
+        limit = round(c.ramp_steps * min(1, c.ramp_limit_us / c.ramp_us[1]) ** (1 / c.ramp_power))
+        self._table("ramp", np.sign(code) * np.minimum(np.round(c.ramp_steps * share ** (1 / c.ramp_power)), limit))
+
+    def _code_us(self):
+        """Weight of a code of a transfer's read [uS]."""
+        return self.params.tile.adc_range[READ_RANGE] * self.params.tile.g_max_us / self.u.adc_max
+
+    # ---- training -----------------------------------------------------------------------------------------------------
+
+    def _update(self, layer, buffer, unit):
+        """DRIVE rows by x, columns by rate delta; FIRE."""
+        u, tile = self.u, self.params.tile
+        source, shift = self._source(layer, buffer)
+        slot_weight = self.params.capacitor.step_us / tile.weight_range_us * self._scale(layer)
+        full = (u.line_max + 1) ** 2 / u.line_max                 # codes of both sides count in 1 / 2^line_bits
+        factor = self.rate * unit * self._x_full(layer) * full / (u.slots * slot_weight)
+        mantissa, exponent = math.frexp(factor)
+        mantissa, exponent = round(mantissa * u.line_max), exponent - u.line_bits
+        self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
+        self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], shift=-exponent, trains=1,
+                   scaled=1, e=layer % ZERO_EXPONENT)
+        self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
+        if layer > 1 and self.activation.signed:
+            self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence), rows=1)
+
+    # ---- transfer -----------------------------------------------------------------------------------------------------
+
+    def _upkeep(self):
+        for old, new in ((1, 0), (0, 1)) if self.inversion else ((0, 0),):
+            self._entry(f"transfer_{new}")
+            for matrix in range(self.n_layers):
+                self._transfer(matrix, old, new)
+            self._emit(Opcode.HALT)
+
+        for inverted in (0, 1):
+            self._entry(f"polarity_{inverted}")
+            for matrix in range(self.n_layers):
+                self._emit(Opcode.FLIP, matrix=matrix, inverted=inverted)
+                self._emit(Opcode.SEAL, matrix=matrix)
+            self._emit(Opcode.HALT)
+
+    def _clear_more(self):
+        self._vector(VectorOp.MUL, self.full, self.full, self.longest, b_kind=BKind.IMMEDIATE, imm=0)
+        self._vector(VectorOp.ADD, self.full, self.full, self.longest, b_kind=BKind.IMMEDIATE, imm=ONE)
+
+    def _transfer(self, matrix, old, new):
+        """All lines of a matrix, from polarity ``old`` to ``new``."""
+        d = self.program.matrices[matrix]
+        self.rows, self.matrix = d.rows, matrix
+        self._emit(Opcode.FLIP, matrix=matrix, inverted=new)
+        self._emit(Opcode.LINE, zero=1)
+        self._emit(Opcode.LOOP, count=d.cols)
+        self._reads(self.w, polarity=2 | old)
+        self._drive(self.full)
+        self._trim(Trim.RESET, self.u.reset_cycles)
+        self._trim(Trim.RECHARGE, RECHARGE_STEPS)
+        self._reads(self.d)
+        self._target(-1 if new else 1)
+        self._ramp()
+        for _ in range(RAMPS - 1):
+            self._ramp_again()
+        for _ in range(TUNES):
+            self._tune()
+        self._emit(Opcode.LINE)
+        self._emit(Opcode.NEXT)
+        self._emit(Opcode.SEAL, Wait.LINES, matrix=matrix)
+
+    def _op(self, op, dst, a, b=None, wait=Wait.NONE, **operands):
+        """An operation over a line's cells; ``b``: a vector, or by ``imm``."""
+        kind = {"b": b, "b_kind": BKind.VECTOR} if b is not None else {"b_kind": BKind.IMMEDIATE}
+        self._vector(op, dst, a, self.rows, wait, **kind, **operands)
+
+    def _reads(self, dst, polarity=0):
+        """Sum of reads of the line."""
+        self._emit(Opcode.POINT, matrix=self.matrix, transpose=1, code=READ_STEPS)
+        self._op(VectorOp.MUL, dst, self.once, imm=0)
+        self._emit(Opcode.LOOP, count=1 << READS_LOG2)
+        self._emit(Opcode.READ, Wait.VECTOR, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=self.once,
+                   steps=READ_STEPS, polarity=polarity)
+        self._op(VectorOp.ADD, dst, dst, self.once, Wait.LINES)
+        self._emit(Opcode.NEXT)
+
+    def _drive(self, vector, shift=0):
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector, shift=shift)
+
+    def _trim(self, kind, steps):
+        self._emit(Opcode.TRIM, matrix=self.matrix, transpose=1, kind=int(kind), steps=steps)
+
+    def _target(self, sign):
+        """t from w and d, with the offset and its special case."""
+        offset = max(1, round(OFFSET_US / self._code_us() * (1 << READS_LOG2)))
+        self._op(VectorOp.SUB, self.t, self.w, self.d)
+        if sign < 0:
+            self._op(VectorOp.MUL, self.t, self.t, imm=-1)
+        self._op(VectorOp.ADD, self.t, self.t, imm=-offset)
+        self._op(VectorOp.MAX, self.sum, self.t, imm=0)
+        self._op(VectorOp.SUB, self.t, self.t, self.sum)                       # below 0
+        self._op(VectorOp.COMPARE, self.codes, self.sum, imm=offset - 1)
+        self._op(VectorOp.MUL, self.sum, self.sum, self.codes)
+        self._op(VectorOp.ADD, self.t, self.t, self.sum)
+        if sign < 0:
+            self._op(VectorOp.MUL, self.t, self.t, imm=-1)
+
+    def _ramp(self):
+        self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
+        self._drive(self.codes)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+
+    def _ramp_again(self):
+        """RESET and ramp the cells that are off by more than the tolerance, with the error added to what they aimed at."""
+        tolerance = max(1, round(TOLERANCE_US / self._code_us() * (1 << READS_LOG2)))
+        self._reads(self.sum)
+        self._op(VectorOp.SUB, self.sum, self.t, self.sum)
+        self._op(VectorOp.ADD, self.sum, self.sum, self.d)                     # e
+        self._op(VectorOp.MUL, self.once, self.sum, imm=-1)
+        self._op(VectorOp.MAX, self.once, self.once, self.sum)
+        self._op(VectorOp.COMPARE, self.once, self.once, imm=tolerance)        # 1: again
+        self._op(VectorOp.ADD, self.sum, self.t, self.sum)
+        self._op(VectorOp.LUT, self.codes, self.sum, shift=READS_LOG2, lut=self.lut["ramp"])
+        self._op(VectorOp.MUL, self.codes, self.codes, self.once)
+        self._op(VectorOp.MUL, self.once, self.once, imm=ONE)
+        self._drive(self.once)
+        self._trim(Trim.RESET, self.u.reset_cycles)
+        self._drive(self.codes)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+
+    def _tune(self):
+        """Steps of the capacitor by the error that is left."""
+        self._reads(self.sum)
+        self._op(VectorOp.SUB, self.sum, self.w, self.sum)
+        steps = self._code_us() / (1 << READS_LOG2) / self.params.capacitor.step_us
+        shift = max(0, 7 - math.ceil(math.log2(max(steps, 1e-3))))
+        self._op(VectorOp.MUL, self.codes, self.sum, imm=round(steps * 2**shift), shift=shift)
+        self._drive(self.codes)
+        self._trim(Trim.TUNE, self.u.line_max)
+
