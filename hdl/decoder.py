@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.ports import AcceptCommand, LinesCommand, MatrixDescriptor, ScanCommand, UpdateCommand, VectorCommand
 from model import isa
 from model.commands import LinesOp, UpdateOp
-from model.isa import Error, Opcode, VectorOp, Walk
+from model.isa import Error, Half, Opcode, VectorOp, Walk
 from model.params import UnitParams
 
 __all__ = ["Decoder", "DescriptorCheck", "OperandCheck", "is_opcode", "operand"]
@@ -121,6 +121,9 @@ class OperandCheck(wiring.Component):
             with m.Case(Opcode.EMIT):
                 m.d.comb += address.eq(beyond(value(Opcode.EMIT, "src"), value(Opcode.EMIT, "count"))
                                        | (value(Opcode.EMIT, "count") == 0))
+            if u.capacitor:
+                with m.Case(*isa.CAPACITOR_ONLY):
+                    pass
             with m.Case(Opcode.UPDATE):
                 m.d.comb += address.eq(beyond(value(Opcode.UPDATE, "walk_src"), walk_count)
                                        | beyond(value(Opcode.UPDATE, "lane_src"), lane_count))
@@ -141,7 +144,7 @@ class Decoder(wiring.Component):
     Members
     -------
     word, matrix : In
-        Instruction and the descriptor it names.
+        Instruction and the descriptor it names. ``line``: register LINE; ``inverted``: polarity of that matrix.
     lines, vector, update, scan, accept : Out
         Command payloads; combinational.
     """
@@ -149,8 +152,8 @@ class Decoder(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
-            "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixDescriptor(u)), "lines": Out(LinesCommand(u)),
-            "vector": Out(VectorCommand(u)), "update": Out(UpdateCommand(u)), "scan": Out(ScanCommand(u)),
+            "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixDescriptor(u)), "line": In(13), "inverted": In(1),
+            "lines": Out(LinesCommand(u)), "vector": Out(VectorCommand(u)), "update": Out(UpdateCommand(u)), "scan": Out(ScanCommand(u)),
             "accept": Out(AcceptCommand(u)),
         })
 
@@ -176,6 +179,8 @@ class Decoder(wiring.Component):
             *copy(self.lines, Opcode.DRIVE, "shift"), self.lines.steps.eq(Mux(steps == 0, u.line_max, steps)),
             self.lines.store.eq(1),
         ]
+        if u.capacitor:
+            self._capacitor(m, opcode, copy)
 
         m.d.comb += copy(
             self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut", "e_dst", "e_src")
@@ -208,3 +213,23 @@ class Decoder(wiring.Component):
         ]
         m.d.comb += copy(self.accept, Opcode.ACCEPT, "dst", "count", "wide", "to_lut", "lut")
         return m
+
+    def _capacitor(self, m, opcode, copy):
+        """What the capacitor scheme adds to the lines' commands: polarity, FIRE, POINT and TRIM."""
+        word, lines = self.word, self.lines
+        own = operand(word, Opcode.READ, "polarity")
+        m.d.comb += copy(lines, Opcode.DRIVE, "trains", "scaled", "e")
+        with m.If(is_opcode(opcode, Opcode.READ) & (operand(word, Opcode.READ, "half") == Half.DIFFERENCE)
+                  & Mux(own[1], own[0], self.inverted)):
+            m.d.comb += lines.half.eq(Half.INVERTED)
+        first = Signal(13)                              # line LINE of the side that ``transpose`` names
+        m.d.comb += first.eq(self.line + Mux(operand(word, Opcode.POINT, "transpose"), self.matrix.col0, self.matrix.row0))
+        with m.Switch(opcode):
+            with m.Case(Opcode.FIRE):
+                m.d.comb += [lines.op.eq(LinesOp.FIRE), *copy(lines, Opcode.FIRE, "sequence", "rows"), lines.steps.eq(self.u.slots),
+                             lines.down.eq(lines.rows ^ operand(word, Opcode.FIRE, "negate") ^ self.inverted)]
+            with m.Case(Opcode.POINT):
+                m.d.comb += [lines.op.eq(LinesOp.POINT), lines.first.eq(first), lines.steps.eq(operand(word, Opcode.POINT, "code"))]
+            with m.Case(Opcode.TRIM):
+                m.d.comb += [lines.op.eq(LinesOp.TRIM), *copy(lines, Opcode.TRIM, "kind", "steps"), lines.line.eq(first),
+                             lines.down.eq(self.inverted)]

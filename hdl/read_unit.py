@@ -3,11 +3,17 @@
 ``words = max(1, ceil(count / vector_width))``. Commands (``LinesCommand``, ``LinesOp``):
 
 DRIVE   defines all lines: line first + e (e < count; first a multiple of vector_width) = element e of the vector words from
-        ``address`` on: magnitude min(|v| >> shift, line_max), polarity = sign; all others 0.
+        ``address`` on: magnitude min(|v| >> shift, line_max), polarity = sign; all others 0. ``scaled``: the shift is less E[e],
+        limited to 0 to 31. ``trains``: the train drivers instead of the lines.
 POINT   all lines 0 but ``first``, which gets code ``steps`` (positive, at most line_max).
 READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for one cycle, then the codes of outputs
         first .. first + count - 1 (any first, count >= 1), word by word, sign-extended into the vector words from ``address`` on
         if ``store``. ``tile, transpose, half, range, out_first, out_count`` hold from the accept of a READ to the next.
+FIRE    a train: a window of ``slots`` slots of row and train drivers at once; the tile sees ``fire``.
+TRIM    a window of ``steps`` steps in which the lines program the cells of ``trim_line``; the tile sees ``trim``. After RESET
+        reset_gap_cycles of silence.
+
+FIRE and TRIM, and the parts of DRIVE that serve them, are there in builds with ``capacitor`` only.
 
 The line drivers stand beside this unit (``hdl.line_driver``), so that they can have their own clock.
 
@@ -23,6 +29,10 @@ lines, window, last : Out(LineWriteSignature(u)), In(1), In(1)
     To ``LineDriver.i``; from its ``integrate`` and ``last``.
 tile, transpose, half, range, out_first, out_count, convert, codes
     The read half of the tile port (``hdl.ports.TileSignature``); ``integrate, drive, polarity`` are the line drivers'.
+exponents : In
+    E registers.
+fire, down, trim, trim_kind, trim_line : Out
+    The capacitor half of the tile port.
 program_busy, hold : In(1), Out(1)
     From and to the pulse generator.
 code_stb, code_index, code_word : Out(1), Out(13), Out(CodeWord(u))
@@ -31,24 +41,25 @@ active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
     phase_* (accept cycle in phase_drive, phase_window; waiting in none), line_cycles (at the strobe: sum of magnitudes loaded;
-    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe).
+    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe); fires, fired_codes, trims,
+    ramps.
 
 Timing
 ------
-From accept to ready: DRIVE words + 2; POINT 2; READ 1 + steps + convert_cycles + words, plus waiting for ``program_busy`` and for
-``codes.valid`` (convert_cycles is the tile's: from the strobe to the first word; then a word a cycle).
+From accept to ready: DRIVE words + 2; POINT 2; FIRE slots + 2; TRIM steps + 2, RESET + reset_gap_cycles; READ 1 + steps +
+convert_cycles + words. All windows wait for ``program_busy``, READ for ``codes.valid`` (convert_cycles is the tile's: from the strobe to the first word; then a word a cycle).
 READ accepted in cycle t: window t + 1 .. t + steps, strobe t + steps + 1.
 
 Source: design choice.
 """
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.line_driver import LineWriteSignature
 from hdl.ports import CodeWord, LinesCommand, VectorReadSignature, VectorWriteSignature
 from model.commands import LinesOp
-from model.isa import Half
+from model.isa import N_EXPONENTS, Half, Trim
 from model.params import UnitParams
 
 __all__ = ["ReadUnit"]
@@ -59,6 +70,9 @@ class ReadUnit(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        self.total = Signal(range(u.n_lines * u.line_max + 1))         # sum of the magnitudes loaded
+        # of a FIRE or TRIM under way
+        self.firing, self.sequence, self.rows, self.gap = Signal(), Signal(), Signal(), Signal(range(u.reset_gap_cycles + 1))
         super().__init__({
             "i": In(stream.Signature(LinesCommand(u))),
             "vector": Out(VectorReadSignature(u)), "w": Out(VectorWriteSignature(u)),
@@ -67,10 +81,13 @@ class ReadUnit(wiring.Component):
             "convert": Out(1), "codes": In(stream.Signature(CodeWord(u))),
             "program_busy": In(1), "hold": Out(1),
             "code_stb": Out(1), "code_index": Out(13), "code_word": Out(CodeWord(u)), "active": Out(1),
+            "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
+            "fire": Out(1), "down": Out(1), "trim": Out(1), "trim_kind": Out(2), "trim_line": Out(13),
             "events": Out(data.StructLayout({
                 "phase_drive": 1, "phase_window": 1, "phase_convert": 1, "phase_readout": 1,
                 "line_cycles": range(u.n_lines * u.line_max + 1), "line_saturations": range(u.vector_width + 1),
                 "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13,
+                "phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1), "phase_trim": 1, "trims": 1, "ramps": 1,
             })),
         })
 
@@ -102,15 +119,17 @@ class ReadUnit(wiring.Component):
 
         # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
         magnitude, limited = Signal.like(lines.magnitude), Signal(width)
-        word_sum, total = Signal(range(width * u.line_max + 1)), Signal(range(u.n_lines * u.line_max + 1))
+        word_sum, total = Signal(range(width * u.line_max + 1)), self.total
         loaded, summed = Signal(), Signal()             # magnitude, word_sum hold a word not yet in total
-        m.d.sync += [loaded.eq(loading), summed.eq(loaded & ~lines.clear)]
+        to_trains, cleared = Signal(), Signal()         # a DRIVE of the train drivers leaves the sum as it is
+        m.d.comb += cleared.eq(lines.clear & ~(lines.columns if u.capacitor else 0))
+        m.d.sync += [loaded.eq(loading), summed.eq(loaded & ~cleared & ~to_trains)]
         with m.If(loading):
             m.d.sync += [magnitude.eq(lines.magnitude), limited.eq(over)]
         with m.If(loaded):
             m.d.sync += word_sum.eq(_sum(magnitude))
             m.d.comb += self.events.line_saturations.eq(_sum(limited))
-        with m.If(lines.clear):
+        with m.If(cleared):
             m.d.sync += total.eq(0)
         with m.Elif(summed):
             m.d.sync += total.eq(total + word_sum)
@@ -125,9 +144,13 @@ class ReadUnit(wiring.Component):
             *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
         ]
 
+        if u.capacitor:
+            with m.If(~idle):
+                m.d.comb += lines.columns.eq(to_trains)
         with m.FSM(name="ctl"):
             with m.State("IDLE"):
                 m.d.comb += idle.eq(1)
+                m.d.sync += to_trains.eq(0)
                 with m.If(self.i.valid):
                     m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
                                  store.eq(command.store), line_word.eq(first_word), address.eq(command.address)]
@@ -135,12 +158,17 @@ class ReadUnit(wiring.Component):
                         with m.Case(LinesOp.DRIVE):
                             m.d.comb += [lines.clear.eq(1), self.vector.en.eq(1), phase_drive.eq(1)]
                             m.d.sync += address.eq(command.address + 1)
+                            if u.capacitor:
+                                m.d.comb += lines.columns.eq(command.trains)
+                                m.d.sync += [to_trains.eq(command.trains), shift.eq(self._shift(m, command))]
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
                             m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), shift.eq(0)]
                             m.d.sync += [absolute[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
                             m.next = "STORE"
+                        if u.capacitor:
+                            self._start_window(m, command)
                         with m.Default():
                             m.d.sync += [
                                 self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.half.eq(command.half),
@@ -164,6 +192,8 @@ class ReadUnit(wiring.Component):
                 m.d.comb += phase_drive.eq(1)
                 m.d.sync += loading.eq(0)
                 m.next = "IDLE"
+            if u.capacitor:
+                self._windows(m)
             with m.State("WAIT"):
                 with m.If(~self.program_busy):
                     m.d.comb += lines.start.eq(1)
@@ -175,7 +205,7 @@ class ReadUnit(wiring.Component):
             with m.State("CONVERT"):
                 m.d.comb += [self.hold.eq(1), self.convert.eq(1)]
                 m.d.comb += [self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
-                with m.If(self.half != Half.DIFFERENCE):
+                with m.If((self.half == Half.POSITIVE) | (self.half == Half.NEGATIVE)):
                     m.d.comb += self.events.conversions_scan.eq(self.out_count)
                 with m.Elif(self.transpose):
                     m.d.comb += self.events.conversions_transpose.eq(self.out_count)
@@ -193,6 +223,54 @@ class ReadUnit(wiring.Component):
                     with m.If(final):
                         m.next = "IDLE"
         return m
+
+    def _shift(self, m, command):
+        """Shift of a DRIVE, less the exponent where it asks for that."""
+        less = Signal(signed(9))
+        m.d.comb += less.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0))
+        return Mux(less < 0, 0, Mux(less > 31, 31, less[:5]))
+
+    def _start_window(self, m, command):
+        """Accept FIRE or TRIM: the window begins now, or when no pulse runs."""
+        for op in (LinesOp.FIRE, LinesOp.TRIM):
+            with m.Case(op):
+                m.d.sync += [self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.down.eq(command.down),
+                             self.trim_kind.eq(command.kind), self.trim_line.eq(command.line),
+                             self.firing.eq(op == LinesOp.FIRE), self.gap.eq(0)]
+                if op == LinesOp.FIRE:
+                    m.d.comb += [self.lines.train.eq(1), self.lines.sequence.eq(command.sequence),
+                                 self.lines.negative.eq(command.rows), self.events.phase_fire.eq(1)]
+                    m.d.sync += [self.sequence.eq(command.sequence), self.rows.eq(command.rows)]
+                else:
+                    m.d.comb += self.events.phase_trim.eq(1)
+                    with m.If(command.kind == Trim.RESET):
+                        m.d.sync += self.gap.eq(self.u.reset_gap_cycles)
+                m.d.comb += self.lines.start.eq(~self.program_busy)
+                m.next = "WAIT_PROGRAM"
+                with m.If(~self.program_busy):
+                    m.next = "PROGRAM"
+
+    def _windows(self, m):
+        """States of FIRE and TRIM."""
+        phase = [self.events.phase_fire.eq(self.firing), self.events.phase_trim.eq(~self.firing)]
+        with m.State("WAIT_PROGRAM"):
+            m.d.comb += [self.lines.train.eq(self.firing), self.lines.sequence.eq(self.sequence), self.lines.negative.eq(self.rows)]
+            with m.If(~self.program_busy):
+                m.d.comb += self.lines.start.eq(1)
+                m.next = "PROGRAM"
+        with m.State("PROGRAM"):
+            m.d.comb += [self.hold.eq(1), *phase]
+            m.d.comb += [self.fire.eq(self.firing), self.trim.eq(~self.firing)]
+            with m.If(self.last):
+                m.next = "SETTLE"
+        with m.State("SETTLE"):
+            m.d.comb += [self.hold.eq(1), *phase]
+            m.d.sync += self.gap.eq(self.gap - 1)
+            with m.If(self.gap == 0):
+                m.d.comb += [self.events.fires.eq(self.firing), self.events.trims.eq(~self.firing),
+                             self.events.ramps.eq(~self.firing & (self.trim_kind == Trim.RAMP)),
+                             self.events.fired_codes.eq(Mux(self.firing, self.total, 0))]
+                m.next = "IDLE"
 
 
 def _sum(values):

@@ -37,7 +37,7 @@ from model.params import UnitParams
 __all__ = ["Sequencer"]
 
 _LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT = (
-    (Opcode.DRIVE, Opcode.READ), (Opcode.VECTOR, Opcode.GATHER, Opcode.EMIT),
+    (Opcode.DRIVE, Opcode.READ, Opcode.FIRE, Opcode.POINT, Opcode.TRIM), (Opcode.VECTOR, Opcode.GATHER, Opcode.EMIT),
     (Opcode.UPDATE, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD), (Opcode.SCAN,), (Opcode.ACCEPT,))
 
 
@@ -118,15 +118,23 @@ class Sequencer(wiring.Component):
         error = Signal(4)
         cleared = Signal(u.n_matrices)
         not_cleared = is_opcode(opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared.bit_select(c_word[16:20], 1)
+        line, polarity, torn = Signal(13), Signal(u.n_matrices), Signal(u.n_matrices)
+        is_torn, beyond = Signal(), Signal()
+        if u.capacitor:
+            side = Mux(operand(c_word, Opcode.POINT, "transpose"), c_matrix.cols, c_matrix.rows)
+            m.d.comb += [is_torn.eq(is_opcode(opcode, Opcode.FIRE) & torn.bit_select(c_word[16:20], 1)),
+                         beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= side))]
         m.d.comb += [
             all_idle.eq(units_idle.all() & self.o_scan.ready),
             barrier.eq(is_opcode(opcode, *isa.BARRIERS, Opcode.HALT)),
             waited.eq(Mux(barrier | after_barrier, all_idle, ~(c_word[6:9] & ~units_idle).any())),
             error.eq(Mux(c_error != 0, c_error,
-                         Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH, Error.NONE)))),
+                         Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH,
+                             Mux(beyond, Error.BAD_ADDRESS, Mux(is_torn, Error.TORN, Error.NONE)))))),
             go.eq(running & c_valid & ~stopping & waited & (error == 0)),
         ]
-        self._dispatch(m, opcode, c_word, c_matrix, matrix_words, go, fire)
+        inverted = polarity.bit_select(c_word[16:20], 1)
+        self._dispatch(m, opcode, c_word, c_matrix, matrix_words, line, inverted, go, fire)
         jump, target = self._loops(m, opcode, c_word, c_pc, fire, loop_error)
 
         # run, stop, end
@@ -143,6 +151,14 @@ class Sequencer(wiring.Component):
                 m.d.comb += flush.eq(1)
             with m.If(is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)):
                 m.d.sync += cleared.bit_select(c_word[16:20], 1).eq(1)
+            if u.capacitor:
+                with m.If(is_opcode(opcode, Opcode.LINE)):
+                    m.d.sync += line.eq(Mux(operand(c_word, Opcode.LINE, "zero"), 0, line + 1))
+                with m.If(is_opcode(opcode, Opcode.FLIP)):
+                    m.d.sync += [polarity.bit_select(c_word[16:20], 1).eq(operand(c_word, Opcode.FLIP, "inverted")),
+                                 torn.bit_select(c_word[16:20], 1).eq(1)]
+                with m.If(is_opcode(opcode, Opcode.SEAL)):
+                    m.d.sync += torn.bit_select(c_word[16:20], 1).eq(0)
             with m.If(is_opcode(opcode, Opcode.HALT)):
                 m.d.sync += [running.eq(0), self.done.eq(1)]
         with m.If(running & c_valid & (error != 0)):
@@ -177,10 +193,10 @@ class Sequencer(wiring.Component):
                          *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words[1:], descriptor.words], strict=True))]
         return checked, matrix_ok, matrix_words
 
-    def _dispatch(self, m, opcode, word, matrix, matrix_words, go, fire):
+    def _dispatch(self, m, opcode, word, matrix, matrix_words, line, inverted, go, fire):
         """Offer the decoded command to its unit; ``fire`` when it leaves."""
         m.submodules.decoder = decoder = Decoder(self.u)
-        m.d.comb += [decoder.word.eq(word), decoder.matrix.eq(matrix)]
+        m.d.comb += [decoder.word.eq(word), decoder.matrix.eq(matrix), decoder.line.eq(line), decoder.inverted.eq(inverted)]
         units = (("lines", _LINES), ("vector", _VECTOR), ("update", _UPDATE), ("scan", _SCAN), ("accept", _ACCEPT))
         for name, opcodes in units:
             port, mine = getattr(self, f"o_{name}"), is_opcode(opcode, *opcodes)
@@ -189,7 +205,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += fire.eq(1)
         loading = is_opcode(opcode, Opcode.LOAD)
         m.d.comb += [self.o_load.valid.eq(fire & loading), self.o_load.payload.words.eq(matrix_words[word[16:20]])]
-        own = is_opcode(opcode, Opcode.HALT, Opcode.LOOP, Opcode.NEXT)
+        own = is_opcode(opcode, Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.LINE, Opcode.FLIP, Opcode.SEAL)
         with m.If(go & (own | (is_opcode(opcode, Opcode.WAIT) & ~self.accepting))):
             m.d.comb += fire.eq(1)
 

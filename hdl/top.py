@@ -127,6 +127,7 @@ class Top(wiring.Component):
 
     def _tile_side(self, m, sequencer, vector, read, lines, update, pulses, refresh):
         """Read unit and pulse generator take commands from their own master, or from the refresh unit while it is busy."""
+        u = self.u
         connect(m, sequencer.o_update, update.i)
         connect(m, sequencer.o_scan, refresh.i)
         for sink, own, other in ((read.i, sequencer.o_lines, refresh.o_lines), (pulses.i, update.o_pulse, refresh.o_pulse)):
@@ -136,6 +137,11 @@ class Top(wiring.Component):
                 own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
             ]
         connect(m, read.lines, lines.i)
+        if u.capacitor:
+            down = (lines.trains_polarity ^ read.down.replicate(u.n_lines))[:u.n_cols]
+            m.d.comb += [self.tile.up.eq(lines.trains & ~down), self.tile.down.eq(lines.trains & down)]
+            m.d.comb += [getattr(self.tile, name).eq(getattr(read, name)) for name in ("fire", "trim", "trim_kind", "trim_line")]
+            m.d.comb += self.tile.trim_down.eq(read.down)
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [
             read.last.eq(lines.last), read.program_busy.eq(pulses.busy), pulses.hold.eq(read.hold),
@@ -152,8 +158,8 @@ class Top(wiring.Component):
         ]
         for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):
             m.d.comb += getattr(self.tile, name).eq(getattr(read, name))
-        for name in ("drive", "polarity", "integrate"):
-            m.d.comb += getattr(self.tile, name).eq(getattr(lines, name))
+        m.d.comb += [self.tile.drive.eq(lines.drive), self.tile.polarity.eq(lines.polarity),
+                     self.tile.integrate.eq(lines.integrate & ~(read.fire | read.trim)), read.exponents.eq(vector.exponents)]
         for name in ("program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg"):
             m.d.comb += getattr(self.tile, name).eq(getattr(pulses, name))
         connect(m, flipped(self.tile.codes), read.codes)

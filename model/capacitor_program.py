@@ -153,7 +153,7 @@ class CapacitorCompiler(Compiler):
         self._emit(Opcode.TRIM, matrix=self.matrix, transpose=1, kind=int(kind), steps=steps)
 
     def _target(self, sign):
-        """t from w and d, with the offset and its special case."""
+        """T from w and d, with the offset and its special case."""
         offset = max(1, round(OFFSET_US / self._code_us() * (1 << READS_LOG2)))
         self._op(VectorOp.SUB, self.t, self.w, self.d)
         if sign < 0:

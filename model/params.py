@@ -96,7 +96,7 @@ class UnitParams:
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
             ("program_words", 16, 2048), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
             ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64), ("capacitor", 0, 1),
-            ("slot_bits", 2, min(5, self.line_bits)),
+            ("slot_bits", 2, 5),
         ):
             _check(self, name, low, high)
         for name in ("vector_width", "chi_words", "vector_words", "program_words"):
@@ -105,6 +105,9 @@ class UnitParams:
         for name in ("n_rows", "n_cols"):
             if getattr(self, name) % self.vector_width:
                 raise ParamsError(f"{name} = {getattr(self, name)}: must be a multiple of vector_width = {self.vector_width}")
+
+        if self.capacitor and self.slot_bits >= self.line_bits:
+            raise ParamsError(f"slot_bits = {self.slot_bits}: must be below line_bits = {self.line_bits}")
 
     def with_lanes(self, lanes: int) -> "UnitParams":
         """The same build with another number of lanes and at least the same chi capacity (up to the largest depth)."""

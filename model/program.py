@@ -134,7 +134,7 @@ def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4
     """
     if not params.unit.capacitor:
         return Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale).program
-    from model.capacitor_program import CapacitorCompiler              # it is made from this module
+    from model.capacitor_program import CapacitorCompiler  # it is made from this module
 
     return CapacitorCompiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale, **scheme).program
 

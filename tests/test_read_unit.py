@@ -9,7 +9,7 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib.wiring import connect
 
-from hdl.line_driver import LineDriver
+from hdl.line_driver import Bank, LineDriver
 from hdl.pulse_gen import PulseGen
 from hdl.read_unit import ReadUnit
 from hdl.vector_memory import VectorMemory
@@ -27,9 +27,13 @@ UNITS = {
     "wide": UnitParams(**TINY, vector_width=8, n_rows=24, n_cols=8, line_bits=5, adc_bits=6),
     "cols": UnitParams(**TINY, vector_width=4, n_rows=8, n_cols=12, line_bits=8, adc_bits=12, lut_bits=12),
     "short": UnitParams(**TINY, vector_width=4, n_rows=4, n_cols=4, line_bits=3, outer_bits=3),
+    "trains": UnitParams(**TINY, vector_width=4, n_rows=12, n_cols=8, line_bits=6, capacitor=1, slot_bits=5, reset_gap_cycles=3),
+    "few": UnitParams(**TINY, vector_width=4, n_rows=4, n_cols=8, line_bits=4, capacitor=1, slot_bits=2, reset_gap_cycles=1),
 }
 EVENTS = ("phase_drive", "phase_window", "phase_convert", "phase_readout", "line_cycles", "line_saturations",
-          "conversions_forward", "conversions_transpose", "conversions_scan")
+          "conversions_forward", "conversions_transpose", "conversions_scan", "phase_fire", "fires", "fired_codes", "phase_trim",
+          "trims", "ramps")
+EXPONENTS = (-40, -9, -1, 0, 1, 2, 7, 100)
 
 
 def command(op, **fields):
@@ -52,17 +56,35 @@ def corner_commands(u):
     for line, steps in ((0, 1), (u.n_lines - 1, u.line_max), (1, 2)):
         yield command(LinesOp.POINT, first=line, steps=steps)
         yield command(LinesOp.READ, **{**read, "range": 3}, half=1 + line % 2, count=u.n_cols, steps=steps)
+    if u.capacitor:
+        for shift, sequence, rows in itertools.product((0, 9), (0, 1), (0, 1)):
+            yield command(LinesOp.DRIVE, count=u.n_rows, shift=shift)
+            yield command(LinesOp.DRIVE, count=u.n_cols, shift=shift, address=2, trains=1)
+            yield command(LinesOp.FIRE, tile=1, steps=u.slots, sequence=sequence, rows=rows, down=shift == 9)
+        for e in range(len(EXPONENTS)):
+            yield command(LinesOp.DRIVE, count=u.n_cols, shift=8, scaled=1, e=e, trains=e % 2)
+            yield command(LinesOp.FIRE, tile=1, steps=u.slots)
+        for kind in range(4):
+            yield command(LinesOp.TRIM, tile=1, transpose=1, kind=kind, line=kind % u.n_cols, steps=u.line_max - kind)
+        yield command(LinesOp.READ, **read, half=3, count=u.n_cols, steps=3)
 
 
 def random_commands(u, n, seed):
     source = random.Random(seed)
     for _ in range(n):
-        op = source.choice((LinesOp.DRIVE, LinesOp.READ, LinesOp.READ, LinesOp.POINT))
+        op = source.choice((LinesOp.DRIVE, LinesOp.READ, LinesOp.READ, LinesOp.POINT) + u.capacitor * (LinesOp.FIRE, LinesOp.TRIM))
         transpose = source.randrange(2)
         n_out = u.n_rows if transpose else u.n_cols
-        if op == LinesOp.READ:
+        if op == LinesOp.FIRE:
+            yield command(LinesOp.DRIVE, count=u.n_cols, shift=source.choice((4, 8)), address=source.randrange(4), trains=1)
+            yield command(op, tile=source.randrange(2), steps=u.slots, sequence=source.randrange(2), rows=source.randrange(2),
+                          down=source.randrange(2))
+        elif op == LinesOp.TRIM:
+            yield command(op, tile=source.randrange(2), transpose=transpose, kind=source.randrange(4), down=source.randrange(2),
+                          line=source.randrange(u.n_cols if transpose else u.n_rows), steps=source.randint(1, u.line_max))
+        elif op == LinesOp.READ:
             first = source.randrange(n_out)
-            yield command(op, tile=source.randrange(2), transpose=transpose, half=source.randrange(3), range=source.randrange(4),
+            yield command(op, tile=source.randrange(2), transpose=transpose, half=source.randrange(3 + u.capacitor), range=source.randrange(4),
                           first=first, count=source.randint(1, n_out - first), address=source.randrange(u.vector_words // 2),
                           steps=source.randint(1, source.choice((3, u.line_max))), store=source.randrange(2))
         elif op == LinesOp.POINT:
@@ -90,7 +112,7 @@ class Tile:
         generators = analog.spawn_generators(seed, u.n_tiles)
         params = Params(unit=u, tile=TileParams(convert_cycles=convert_cycles))
         self.constants, self.state = analog.new_tiles(params, generators.init)
-        self.read_rngs = generators.read
+        self.read_rngs, self.program_rngs = generators.read, generators.program
 
 
 class Path(Elaboratable):
@@ -114,10 +136,19 @@ class Path(Elaboratable):
 
 def run_twin(u, commands, vec, tile):
     lines, counters, codes = np.zeros(u.n_lines, np.int32), np.zeros(N_EVENTS, np.int64), np.zeros(u.n_lines, np.int32)
+    trains, register, exponents = np.zeros(u.n_lines, np.int32), np.ones(1, np.int64), np.array(EXPONENTS)
+    patterns = [np.zeros(size, np.uint32) for size in (u.n_rows, u.n_cols, u.n_cols)]
     vec, times, windows = vec.copy(), [], []
     for c in commands:
         if c.op == LinesOp.DRIVE:
-            times.append(twin.drive(u.constants, c, vec, lines, counters))
+            times.append(twin.drive(u.constants, c, vec, exponents, trains if c.trains else lines, counters))
+        elif c.op == LinesOp.FIRE:
+            twin.patterns(u.constants, c, lines, trains, register.copy(), *patterns)
+            windows.append((c.tile, *(tuple(pattern.tolist()) for pattern in patterns)))
+            times.append(twin.fire(u.constants, c, tile.constants, tile.state, lines, trains, register, counters))
+        elif c.op == LinesOp.TRIM:
+            windows.append((c.tile, c.transpose, c.kind, c.line, c.down, *twin.driven(u.constants, lines, c.steps).tolist()))
+            times.append(twin.trim(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, counters, 0))
         elif c.op == LinesOp.POINT:
             times.append(twin.point(u.constants, c, lines, counters))
         else:
@@ -134,6 +165,7 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
     done = False
     width = u.vector_width
     busies, stalls = pauses(busy, 11), pauses(stall, 12)
+    slots = np.zeros((3, u.n_lines), np.uint32)
 
     async def feed(ctx):
         nonlocal done
@@ -153,7 +185,9 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
             out.extend(ctx.get(memory.a.data[k]) for k in range(width))
 
     async def watch(ctx):
-        charge, words, delay, steps, before, cycle = None, [], 0, 0, 0, 0
+        charge, words, delay, steps, before, cycle, firing, trimming = None, [], 0, 0, 0, 0, 0, 0
+        for e, exponent in enumerate(EXPONENTS):
+            ctx.set(dut.exponents[e], exponent)
         while not done:
             ctx.set(dut.program_busy, next(busies))
             ctx.set(dut.codes.valid, bool(words) and delay <= 0 and not next(stalls))
@@ -161,7 +195,17 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 ctx.set(dut.codes.payload, words[0])
             await ctx.delay(0.4e-6)
             integrate, drive, polarity = ctx.get(driver.integrate), ctx.get(driver.drive), ctx.get(driver.polarity)
-            if integrate:
+            if ctx.get(dut.fire):
+                assert integrate
+                assert ctx.get(dut.hold)
+                trains = ctx.get(driver.trains)
+                negative = ctx.get(driver.trains_polarity) ^ (-ctx.get(dut.down) & (1 << u.n_lines) - 1)
+                if not before:
+                    slots[:], steps = 0, 0
+                for side, lines in enumerate((drive, trains & ~negative, trains & negative)):
+                    slots[side] |= (np.array([lines >> line & 1 for line in range(u.n_lines)], np.uint32) << np.uint32(steps))
+                steps += 1
+            elif integrate:
                 charge, steps = (charge, steps) if before else (np.zeros(u.n_lines, np.int32), 0)
                 steps += 1
                 for line in range(u.n_lines):
@@ -171,6 +215,19 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 assert ctx.get(dut.hold)
             else:
                 assert drive == 0
+            if ended := firing and not ctx.get(dut.fire):
+                assert steps == u.slots
+                windows.append((ctx.get(dut.tile), *(tuple(slots[side][:size].tolist()) for side, size in enumerate(
+                    (u.n_rows, u.n_cols, u.n_cols)))))
+            if trimming and not ctx.get(dut.trim):
+                analog.trim(tile.constants, tile.state, tile.program_rngs, ctx.get(dut.tile), ctx.get(dut.transpose),
+                            ctx.get(dut.trim_line), charge, ctx.get(dut.trim_kind), steps, ctx.get(dut.down), 0)
+                windows.append((*(ctx.get(getattr(dut, name)) for name in ("tile", "transpose", "trim_kind", "trim_line", "down")),
+                                *charge.tolist()))
+            if ended:
+                analog.fire(tile.constants, tile.state, ctx.get(dut.tile), slots[0][:u.n_rows], slots[1][:u.n_cols],
+                            slots[2][:u.n_cols])
+            firing, trimming = ctx.get(dut.fire), ctx.get(dut.trim)
             if ctx.get(dut.convert):
                 assert (before, integrate) == (1, 0), "the strobe follows the window"
                 first, count = ctx.get(dut.out_first), ctx.get(dut.out_count)
@@ -245,7 +302,8 @@ def test_model_drive_is_the_definition():
     for _ in range(200):
         v, shift = source.choice((-32768, 32767, source.randint(-32768, 32767))), source.randrange(20)
         vec, lines = np.full(u.vector_width, v, np.int32), np.full(u.n_lines, 9, np.int32)
-        twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, lines, np.zeros(N_EVENTS, np.int64))
+        twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, np.array(EXPONENTS), lines,
+                   np.zeros(N_EVENTS, np.int64))
         want = [0] * u.n_lines
         want[4] = int(np.sign(v)) * min(abs(v) // 2 ** shift, u.line_max)
         assert lines.tolist() == want
@@ -259,7 +317,7 @@ class WindowSpec(Elaboratable):
 
     def elaborate(self, platform):
         m, u = Module(), self.u
-        m.submodules.dut = dut = LineDriver(u)
+        m.submodules.dut = dut = Bank(u)
         for name in ("clear", "en", "addr", "polarity", "start", "steps"):
             port = getattr(dut.i, name)
             m.d.comb += port.eq(any_value(m, port.shape(), name))

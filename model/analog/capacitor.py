@@ -108,7 +108,7 @@ def vary(params: Params, cells: Cells, tile: int, rng: np.random.Generator) -> N
 
 @njit(cache=True)
 def conductance(c, v, threshold):
-    """g [LSB] of a cell at ``v`` with V_T ``threshold`` [2^-20 V]."""
+    """G [LSB] of a cell at ``v`` with V_T ``threshold`` [2^-20 V]."""
     u = max(np.int64(v) - threshold, 0)
     return (u * (c.k - (c.q * u >> V_BITS)) + (1 << V_BITS - 1)) >> V_BITS
 

@@ -1,25 +1,23 @@
 """Twin of ``hdl.read_unit`` and ``hdl.line_driver``; integers only, compiled.
 
 State: ``lines`` int32 (n_lines,): the signed code of every line driver; ``trains`` int32 (n_lines,): of every train driver;
-``shift_register`` int64 (1,): of RANDOM trains.
+``shift_register``: see ``model.digital.shift_register``.
 """
 import numpy as np
 from numba import njit
 
 from model.analog import tile as analog
+from model.digital.shift_register import leap
 from model.events import INDEX
 from model.isa import Half, Sequence, Trim
 
-__all__ = ["LEAP", "REGISTER_BITS", "drive", "driven", "fire", "leap", "patterns", "point", "read", "read_cycles", "slot_thresholds",
-           "trim", "words"]
+__all__ = ["drive", "driven", "fire", "patterns", "point", "read", "read_cycles", "slot_thresholds", "trim", "words"]
 
-_DIFFERENCE = int(Half.DIFFERENCE)
+_DIFFERENCE, _INVERTED = int(Half.DIFFERENCE), int(Half.INVERTED)
 _SPREAD = int(Sequence.SPREAD)
 _RESET, _RAMP = int(Trim.RESET), int(Trim.RAMP)
-_FIRE_PHASE, _TRIM_PHASE, _ROW_SLOTS, _TRIMS, _RAMPS = (
-    INDEX[name] for name in ("phase_fire", "phase_trim", "row_slots", "trims", "ramps"))
-REGISTER_BITS, LEAP = 31, 16
-"""Shift register of RANDOM trains: x^31 + x^28 + 1, and how far it goes on in a slot [bit]."""
+_FIRE_PHASE, _FIRES, _FIRED, _TRIM_PHASE, _TRIMS, _RAMPS = (
+    INDEX[name] for name in ("phase_fire", "fires", "fired_codes", "phase_trim", "trims", "ramps"))
 _DRIVE, _WINDOW, _CONVERT, _READOUT = (INDEX[f"phase_{name}"] for name in ("drive", "window", "convert", "readout"))
 _LINE_CYCLES, _SATURATIONS = INDEX["line_cycles"], INDEX["line_saturations"]
 _FORWARD, _TRANSPOSE, _SCAN = (INDEX[f"conversions_{name}"] for name in ("forward", "transpose", "scan"))
@@ -86,7 +84,8 @@ def count_read(u, command, convert_cycles, lines, counters):
     counters[_WINDOW] += 1 + command.steps
     counters[_CONVERT] += convert_cycles
     counters[_READOUT] += words(u, command.count)
-    counters[_SCAN if command.half != _DIFFERENCE else _TRANSPOSE if command.transpose else _FORWARD] += command.count
+    whole = command.half == _DIFFERENCE or command.half == _INVERTED
+    counters[_SCAN if not whole else _TRANSPOSE if command.transpose else _FORWARD] += command.count
     return read_cycles(u, convert_cycles, command.steps, command.count)
 
 
@@ -103,14 +102,6 @@ def read(u, command, tile_constants, convert_cycles, tile_state, rngs_read, line
         start = command.address * u.vector_width
         vec[start:start + command.count] = codes_out[:command.count]
     return count_read(u, command, convert_cycles, lines, counters)
-
-
-@njit(cache=True)
-def leap(state):
-    """The shift register one slot later."""
-    for _ in range(LEAP):
-        state = (state << 1 | ((state >> REGISTER_BITS - 1) ^ (state >> 27)) & 1) & (1 << REGISTER_BITS) - 1
-    return state
 
 
 @njit(cache=True)
@@ -135,12 +126,11 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
         row_at[slot], col_at[slot] = slot_thresholds(u, command.sequence, slot, shift_register[0])
         if command.sequence != _SPREAD:
             shift_register[0] = leap(shift_register[0])
-    high = 0
     for line in range(len(rows)):
         code = -lines[line] if command.rows else lines[line]
-        for slot in range(u.slots):
-            rows[line] |= np.uint32(code > row_at[slot]) << np.uint32(slot)
-            high += code > row_at[slot]
+        if code > 0:
+            for slot in range(u.slots):
+                rows[line] |= np.uint32(code > row_at[slot]) << np.uint32(slot)
     for line in range(len(ups)):
         code = trains[line]
         pattern = np.uint32(0)
@@ -150,17 +140,19 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
             downs[line] = pattern
         else:
             ups[line] = pattern
-    return high
 
 
 @njit(cache=True)
 def fire(u, command, tile_constants, tile_state, lines, trains, shift_register, counters):
     """FIRE: a coincidence train of all rows and columns; returns its cycles."""
     rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
-    counters[_ROW_SLOTS] += patterns(u, command, lines, trains, shift_register, rows, ups, downs)
+    patterns(u, command, lines, trains, shift_register, rows, ups, downs)
     analog.fire(tile_constants, tile_state, command.tile, rows, ups, downs)
     cycles = u.slots + 2
     counters[_FIRE_PHASE] += cycles
+    counters[_FIRES] += 1
+    for code in lines:
+        counters[_FIRED] += abs(code)
     return cycles
 
 

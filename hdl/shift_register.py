@@ -1,0 +1,41 @@
+"""Shift register of random coincidence trains: pseudo-random thresholds for the rows and the columns of a slot.
+
+Contract: a Fibonacci shift register x^31 + x^28 + 1 that goes on by ``LEAP`` = 16 bits where ``step`` is high, so that no bit of a
+slot's two thresholds comes again in the next one. Its lowest line_bits bits are the rows' threshold, the line_bits bits above them
+the columns'. All lines of a side share the threshold; rows and columns do not, so that the overlap of a row of code x and a column
+of code d is slots x d / 2^(2 line_bits) in the mean. It starts at 1 and is never 0; reset does not change a train's statistics.
+
+Ports: ``step`` : In(1). ``rows, columns`` : Out(line_bits), of the present slot. Timing: the next thresholds a cycle after ``step``.
+Source: two independent bit streams per update as in stochastic update schemes (Gokmen and Vlasov 2016); shared per side: design
+choice.
+"""
+from amaranth import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from model.params import UnitParams
+
+__all__ = ["BITS", "LEAP", "ShiftRegister"]
+
+BITS, TAP, LEAP = 31, 28, 16
+"""Length, second tap, and bits per slot [bit]."""
+
+
+class ShiftRegister(wiring.Component):
+    """See the module's data sheet."""
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        self.state = Signal(BITS, init=1)
+        super().__init__({"step": In(1), "rows": Out(u.line_bits), "columns": Out(u.line_bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = list(self.state)                         # bit 0 the newest
+        for _ in range(LEAP):
+            bits = [bits[BITS - 1] ^ bits[TAP - 1], *bits[:-1]]
+        with m.If(self.step):
+            m.d.sync += self.state.eq(Cat(bits))
+        width = self.u.line_bits
+        m.d.comb += [self.rows.eq(self.state[:width]), self.columns.eq(self.state[width:2 * width])]
+        return m
