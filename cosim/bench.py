@@ -24,7 +24,7 @@ from cosim import recorders
 from cosim.build import CACHE, ROOT, verilog_of
 from cosim.feeder import CODE_BITS, ConverterPort, PacketFeeder, RegisterMaster, feed_bytes
 from cosim.pulse_meter import PulseMeter
-from cosim.recorders import COUNT_BITS, OutputRecorder, PulseRecorder, UpdateRecorder
+from cosim.recorders import COUNT_BITS, FireRecorder, OutputRecorder, PulseRecorder, TrimRecorder, UpdateRecorder
 from hdl.top import DOMAINS, Top
 from model.params import Params, UnitParams
 
@@ -32,14 +32,19 @@ __all__ = ["STATUS", "Bench", "bench_verilog", "memories"]
 
 STATUS = data.StructLayout({
     "n_converts": COUNT_BITS, "n_done": COUNT_BITS, "n_pulses": COUNT_BITS, "n_updates": COUNT_BITS, "n_walked": COUNT_BITS,
-    "n_beats": COUNT_BITS, "steps": 16, "tile": 16, "transpose": 16, "half": 16, "range": 16, "out_first": 16, "out_count": 16,
-    "feeder_busy": 1, "feeder_seen": 1, "starving": 1, "register_seen": 1, "glitch": 1, "unused": 11})
+    "n_beats": COUNT_BITS, "n_fires": COUNT_BITS, "n_trims": COUNT_BITS, "steps": 16, "tile": 16, "transpose": 16, "half": 16, "range": 16, "out_first": 16, "out_count": 16,
+    "feeder_busy": 1, "feeder_seen": 1, "starving": 1, "register_seen": 1, "glitch": 1, "train_glitch": 1, "unused": 10})
 """What ``status`` holds: counts since reset; ``steps`` of the last window and the header of the last read; levels."""
 
 
 def memories(u: UnitParams) -> dict[str, tuple[str, int, int, str]]:
     """Memories of the bench that Python sees: name -> (module below ``core``, width [bit], depth [words], "rd" or "rw")."""
+    capacitor = {
+        "slots": ("fire_recorder", recorders.slot_record(u).size, recorders.FIRES * u.slots, "rd"),
+        "trims": ("trim_recorder", recorders.trim_record(u).size, recorders.TRIMS, "rd"),
+    } if u.capacitor else {}
     return {
+        **capacitor,
         "pulses": ("pulse_recorder", recorders.pulse_record(u).size, recorders.PULSES, "rd"),
         "updates": ("update_recorder", 64, recorders.UPDATES, "rd"),
         "walked": ("update_recorder", 32, recorders.walked_depth(u), "rd"),
@@ -83,13 +88,27 @@ class Bench(wiring.Component):
                          getattr(self, f"{unit}_active").eq(getattr(top, f"{unit}_active"))]
         # the meter counts the last step in the edge after it, so its clock must not stop before
         before = Signal()
-        m.d.sync += before.eq(top.tile.integrate)
-        m.d.comb += self.line_driver_active.eq(top.line_driver_active | top.tile.integrate | before)
+        metered = top.tile.integrate | top.tile.trim if u.capacitor else top.tile.integrate
+        m.d.sync += before.eq(metered)
+        m.d.comb += self.line_driver_active.eq(top.line_driver_active | metered | before)
         self._host(m, feeder, master)
         self._tile(m, meter, converter)
         self._trace(m)
-        self._attention(m, feeder, master)
+        more = self._capacitor(m) if u.capacitor else []
+        self._attention(m, feeder, master, more)
         return m
+
+    def _capacitor(self, m):
+        """Recorders of trains and TRIMs; returns what calls for attention."""
+        tile, status = self.top.tile, self.status
+        m.submodules.fire_recorder, m.submodules.trim_recorder = fires, trims = FireRecorder(self.u), TrimRecorder(self.u)
+        for recorder, names in ((fires, ("fire", "tile", "drive", "up", "down")),
+                                (trims, ("trim", "tile", "transpose", "trim_kind", "trim_line", "trim_down"))):
+            m.d.comb += [getattr(recorder, name).eq(getattr(tile, name)) for name in names]
+        m.d.comb += [trims.driven.eq(self.driven), trims.fires.eq(fires.count), status.n_fires.eq(fires.count),
+                     status.n_trims.eq(trims.count), status.train_glitch.eq(fires.glitch)]
+        return [self._changes(m, fires.count[(recorders.FIRES // 2).bit_length() - 1]),
+                self._changes(m, trims.count[(recorders.TRIMS // 2).bit_length() - 1])]
 
     def _host(self, m, feeder, master):
         top, recorder = self.top, self.output_recorder
@@ -120,7 +139,7 @@ class Bench(wiring.Component):
             with m.If(before):
                 m.d.sync += steps.eq(steps + 1)
         m.d.comb += [
-            meter.drive.eq(tile.drive), meter.polarity.eq(tile.polarity), meter.integrate.eq(tile.integrate),
+            meter.drive.eq(tile.drive), meter.polarity.eq(tile.polarity), meter.integrate.eq(tile.integrate | tile.trim if self.u.capacitor else tile.integrate),
             self.driven.eq(Cat(meter.planes, meter.polarity_seen)),
             converter.convert.eq(tile.convert), converter.out_count.eq(tile.out_count), self.status.steps.eq(steps),
         ]
@@ -139,7 +158,7 @@ class Bench(wiring.Component):
             "trace_line_stb", "trace_line", "trace_code",
             "trace_lane_stb", "trace_lane_address", "trace_lanes", "trace_exponent")]
 
-    def _attention(self, m, feeder, master):
+    def _attention(self, m, feeder, master, more):
         """Counts and levels of ``status``; ``attention`` toggles."""
         top, status = self.top, self.status
         pulses, updates, outputs = self.pulse_recorder, self.update_recorder, self.output_recorder
@@ -149,7 +168,7 @@ class Bench(wiring.Component):
             status.register_seen.eq(master.done), status.glitch.eq(pulses.glitch),
             status.starving.eq(top.trace_starved & ~feeder.busy),
         ]
-        rises = [self._changes(m, pulses.count[(recorders.PULSES // 2).bit_length() - 1]),
+        rises = [*more, self._changes(m, pulses.count[(recorders.PULSES // 2).bit_length() - 1]),
                  self._changes(m, outputs.count[(recorders.BEATS // 2).bit_length() - 1]),
                  self._changes(m, master.done), self._changes(m, status.starving) & status.starving, top.tile.convert,
                  self._changes(m, top.trace_done) & top.trace_done]

@@ -13,13 +13,19 @@ from model.params import UnitParams
 __all__ = [
     "BEATS",
     "COUNT_BITS",
+    "FIRES",
     "PULSES",
+    "TRIMS",
     "UPDATES",
+    "FireRecorder",
     "OutputRecorder",
     "PulseRecorder",
+    "TrimRecorder",
     "UpdateRecorder",
     "lane_words",
     "pulse_record",
+    "slot_record",
+    "trim_record",
     "walked_depth",
 ]
 
@@ -28,7 +34,9 @@ COUNT_BITS = 16
 PULSES = 64
 UPDATES = 32
 BEATS = 512
-"""Depths of the rings [records, updates, beats], powers of two."""
+FIRES = 16
+TRIMS = 16
+"""Depths of the rings [records, updates, beats, trains, records], powers of two."""
 
 
 def pulse_record(u: UnitParams) -> data.StructLayout:
@@ -70,6 +78,77 @@ class PulseRecorder(wiring.Component):
                          now.width.eq(1), now.pos.eq(self.pulse_pos), now.neg.eq(self.pulse_neg)]
         with m.If((self.pulse_pos & self.pulse_neg).any()):
             m.d.sync += self.glitch.eq(1)
+        return m
+
+
+def _bytes(bits):
+    return -(-bits // 8) * 8
+
+
+def slot_record(u: UnitParams) -> data.StructLayout:
+    """A slot of a coincidence train: the tile, and the lines that were high."""
+    return data.StructLayout({"tile": 16, "rows": _bytes(u.n_rows), "up": _bytes(u.n_cols), "down": _bytes(u.n_cols)})
+
+
+class FireRecorder(wiring.Component):
+    """Records every slot of the coincidence trains in the memory ``slots``: FIRES trains of ``u.slots`` records.
+
+    Members: ``fire, tile, drive, up, down`` of the tile port; ``count``: trains recorded, each after its end; ``glitch``: a train of
+    another number of slots, or lines high outside of a train (kept).
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        super().__init__({"fire": In(1), "tile": In(4), "drive": In(u.n_lines), "up": In(u.n_cols), "down": In(u.n_cols),
+                          "count": Out(COUNT_BITS), "glitch": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        u = self.u
+        now, slot, before = Signal(slot_record(u)), Signal(u.slot_bits + 1), Signal()
+        m.submodules.slots = slots = memory.Memory(shape=now.shape().size, depth=FIRES * u.slots, init=[])
+        write = slots.write_port()
+        m.d.comb += [
+            now.tile.eq(self.tile), now.rows.eq(self.drive[:u.n_rows]), now.up.eq(self.up), now.down.eq(self.down),
+            write.addr.eq(self.count * u.slots + slot), write.data.eq(now), write.en.eq(self.fire),
+        ]
+        m.d.sync += [before.eq(self.fire), slot.eq(Mux(self.fire, slot + 1, 0)),
+                     self.count.eq(self.count + (before & ~self.fire))]
+        with m.If((before & ~self.fire & (slot != u.slots)) | (~self.fire & (self.up | self.down).any())):
+            m.d.sync += self.glitch.eq(1)
+        return m
+
+
+def trim_record(u: UnitParams) -> data.StructLayout:
+    """A TRIM: where, what, the trains before it, and what each line carried (as the pulse meter shows it)."""
+    return data.StructLayout({**{name: 16 for name in ("tile", "transpose", "kind", "line", "down", "steps", "fires", "unused")},
+                              "driven": _bytes(u.n_lines * (u.line_bits + 1))})
+
+
+class TrimRecorder(wiring.Component):
+    """Records every TRIM in the memory ``trims``.
+
+    Members: ``trim, tile, transpose, trim_kind, trim_line, trim_down`` of the tile port; ``driven``: of the pulse meter, complete in
+    the cycle after the window; ``fires``: trains so far; ``count``: TRIMs recorded.
+    """
+
+    def __init__(self, u: UnitParams):
+        self.u = u
+        super().__init__({
+            "trim": In(1), "tile": In(4), "transpose": In(1), "trim_kind": In(2), "trim_line": In(13), "trim_down": In(1),
+            "driven": In(u.n_lines * (u.line_bits + 1)), "fires": In(COUNT_BITS), "count": Out(COUNT_BITS)})
+
+    def elaborate(self, platform):
+        m = Module()
+        now, before, steps = Signal(trim_record(self.u)), Signal(), Signal(16)
+        m.submodules.trims = trims = memory.Memory(shape=now.shape().size, depth=TRIMS, init=[])
+        write = trims.write_port()
+        m.d.comb += [
+            now.tile.eq(self.tile), now.transpose.eq(self.transpose), now.kind.eq(self.trim_kind), now.line.eq(self.trim_line),
+            now.down.eq(self.trim_down), now.steps.eq(steps), now.fires.eq(self.fires), now.driven.eq(self.driven),
+            write.addr.eq(self.count), write.data.eq(now), write.en.eq(before & ~self.trim),
+        ]
+        m.d.sync += [before.eq(self.trim), steps.eq(Mux(self.trim, steps + 1, 0)), self.count.eq(self.count + write.en)]
         return m
 
 

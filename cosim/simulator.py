@@ -21,7 +21,7 @@ from numba import njit
 from cosim import vpi
 from cosim.bench import STATUS, memories
 from cosim.feeder import CODE_BITS, feed_bytes
-from cosim.recorders import BEATS, COUNT_BITS, PULSES, UPDATES, lane_words, walked_depth
+from cosim.recorders import BEATS, COUNT_BITS, FIRES, PULSES, TRIMS, UPDATES, lane_words, walked_depth
 from cosim.recording import Recording
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
@@ -34,7 +34,8 @@ __all__ = ["Unit", "serve"]
 
 PATIENCE = 20_000
 """How long a unit may wait for a packet after the last one has left the feeder [ns of simulation, two a cycle]."""
-_COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATES, "n_beats": BEATS}
+_COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATES, "n_beats": BEATS, "n_fires": FIRES,
+           "n_trims": TRIMS}
 """Counts of ``status`` and the depths of their rings; 0: no ring."""
 _WORDS = [name for name, field in STATUS if field.width == COUNT_BITS]
 _LEVELS = {name: field.offset % COUNT_BITS for name, field in STATUS if field.width == 1}
@@ -43,9 +44,8 @@ _unpack_status = struct.Struct(f"<{STATUS.size // COUNT_BITS}H").unpack
 
 
 @njit(cache=True)
-def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, transpose, half, select, steps, first, count,
-                codes):
-    """``analog.read_one`` with the line codes that were really driven.
+def _take_lines(driven, n_lines, line_bits, lines):
+    """Signed line codes that were really driven.
 
     driven: uint32 words from the pulse meter, bit b of every line's count at b * n_lines + line, then the polarities.
     """
@@ -56,7 +56,29 @@ def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, t
             value |= np.int32(driven[place >> 5] >> np.uint32(place & 31) & np.uint32(1)) << bit
         place = line_bits * n_lines + line
         lines[line] = -value if driven[place >> 5] >> np.uint32(place & 31) & np.uint32(1) else value
+
+
+@njit(cache=True)
+def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, transpose, half, select, steps, first, count,
+                codes):
+    """``analog.read_one`` with the line codes that were really driven."""
+    _take_lines(driven, n_lines, line_bits, lines)
     analog.read_one(tc, tiles, generator, tile, lines, transpose, half, select, steps, first, count, codes)
+
+
+@njit(cache=True)
+def _serve_train(records, n_rows, n_cols, tc, tiles):
+    """``analog.fire`` with the slots of a train; records: uint8 rows of ``recorders.slot_record``."""
+    patterns = np.zeros((3, max(n_rows, n_cols)), np.uint32)
+    for slot in range(records.shape[0]):
+        record, start = records[slot], 2
+        for side in range(3):
+            size = n_rows if side == 0 else n_cols
+            for line in range(size):
+                patterns[side, line] |= np.uint32(record[start + (line >> 3)] >> (line & 7) & 1) << np.uint32(slot)
+            start += (size + 7) // 8
+    tile = np.int64(records[0, 0]) | np.int64(records[0, 1]) << 8
+    analog.fire(tc, tiles, tile, patterns[0, :n_rows], patterns[1, :n_cols], patterns[2, :n_cols])
 
 
 @njit(cache=True)
@@ -99,7 +121,8 @@ class Unit:
         self.dut, self.params, self.u = dut, params, params.unit
         self.side = AnalogSide(params, seed, follow_all)
         self.map = register_map(params.unit)
-        self.serve_read, self.serve_pulses = _Compiled(_serve_read), _Compiled(_serve_pulses)
+        self.serve_read, self.serve_pulses, self.serve_train = (
+            _Compiled(function) for function in (_serve_read, _serve_pulses, _serve_train))
         self.widths = np.array([self.u.set_cycles, self.u.reset_cycles])      # by ``isa.Kind``
         self.line_codes, self.codes = np.zeros(self.u.n_lines, np.int32), np.zeros(self.u.n_lines, np.int32)
         self.matrix_of = {}
@@ -269,11 +292,13 @@ class Unit:
     def _look(self):
         """Take everything that is new: pulses before the read that they precede."""
         status = self._status()
-        if status["glitch"]:
+        if status["glitch"] or status["train_glitch"]:
             raise RuntimeError("pulse glitch on the tile port")
         first = self.seen["n_pulses"]
         if n_pulses := self._new(status, "n_pulses"):
             self._pulses(self.memories["pulses"].get(first, n_pulses))
+        if self.u.capacitor:
+            self._capacitors(status)
         first = self.seen["n_beats"]
         if n_beats := self._new(status, "n_beats"):
             self.beats.append(self.memories["beats"].get(first, n_beats))
@@ -302,6 +327,28 @@ class Unit:
             records = np.delete(records, thresholds[0], axis=0)
         side = self.side
         self.serve_pulses(records, self.u.lanes, side.constants, side.tiles, side.generators.program, side.ledger.net, side.tick)
+
+    def _capacitors(self, status):
+        """Hand recorded trains and TRIMs to their tiles, in the order in which they came."""
+        side, fire, trim = self.side, self.seen["n_fires"], self.seen["n_trims"]
+        n_fires, n_trims = self._new(status, "n_fires"), self._new(status, "n_trims")
+
+        def train_up_to(count):
+            nonlocal fire, n_fires
+            while n_fires and fire != count:
+                slots = self.memories["slots"].get(fire * self.u.slots, self.u.slots)
+                self.serve_train(slots, self.u.n_rows, self.u.n_cols, side.constants, side.tiles)
+                fire, n_fires = (fire + 1) % (1 << COUNT_BITS), n_fires - 1
+
+        for record in self.memories["trims"].get(trim, n_trims) if n_trims else ():
+            tile, transpose, kind, line, down, steps, fires, _ = record[:16].view(np.uint16).tolist()
+            train_up_to(fires)
+            driven = np.zeros(-(-(len(record) - 16) // 4) * 4, np.uint8)
+            driven[:len(record) - 16] = record[16:]
+            _take_lines(driven.view(np.uint32), self.u.n_lines, self.u.line_bits, self.line_codes)
+            analog.trim_one(side.constants, side.tiles, side.generators.program[tile], tile, transpose, line, self.line_codes, kind,
+                            steps, down, side.tick)
+        train_up_to(status["n_fires"])
 
     def _updates(self, status):
         """Hand the operands of the UPDATEs since the last look to the ledger."""

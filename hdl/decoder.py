@@ -171,16 +171,17 @@ class Decoder(wiring.Component):
         cols_side = Mux(reading, ~transpose, transpose)
         side_count = Mux(cols_side, matrix.cols, matrix.rows)
         count, steps = operand(word, Opcode.READ, "count"), operand(word, Opcode.READ, "steps")
-        m.d.comb += [
-            self.lines.op.eq(Mux(reading, LinesOp.READ, LinesOp.DRIVE)), self.lines.tile.eq(matrix.tile),
-            self.lines.transpose.eq(transpose), self.lines.first.eq(Mux(cols_side, matrix.col0, matrix.row0)),
-            self.lines.count.eq(Mux(reading & (count != 0), count, side_count)), *copy(self.lines, Opcode.READ, "half", "range"),
-            self.lines.address.eq(Mux(reading, operand(word, Opcode.READ, "dst"), operand(word, Opcode.DRIVE, "src"))),
-            *copy(self.lines, Opcode.DRIVE, "shift"), self.lines.steps.eq(Mux(steps == 0, u.line_max, steps)),
-            self.lines.store.eq(1),
-        ]
+        lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": Mux(cols_side, matrix.col0, matrix.row0),
+                 "half": operand(word, Opcode.READ, "half"), "steps": Mux(steps == 0, u.line_max, steps)}
         if u.capacitor:
-            self._capacitor(m, opcode, copy)
+            lines |= self._capacitor(m, opcode, lines)
+        m.d.comb += [
+            self.lines.tile.eq(matrix.tile), self.lines.transpose.eq(transpose),
+            self.lines.count.eq(Mux(reading & (count != 0), count, side_count)), *copy(self.lines, Opcode.READ, "range"),
+            self.lines.address.eq(Mux(reading, operand(word, Opcode.READ, "dst"), operand(word, Opcode.DRIVE, "src"))),
+            *copy(self.lines, Opcode.DRIVE, "shift"), self.lines.store.eq(1),
+            *(getattr(self.lines, name).eq(value) for name, value in lines.items()),
+        ]
 
         m.d.comb += copy(
             self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut", "e_dst", "e_src")
@@ -214,22 +215,20 @@ class Decoder(wiring.Component):
         m.d.comb += copy(self.accept, Opcode.ACCEPT, "dst", "count", "wide", "to_lut", "lut")
         return m
 
-    def _capacitor(self, m, opcode, copy):
-        """What the capacitor scheme adds to the lines' commands: polarity, FIRE, POINT and TRIM."""
-        word, lines = self.word, self.lines
-        own = operand(word, Opcode.READ, "polarity")
-        m.d.comb += copy(lines, Opcode.DRIVE, "trains", "scaled", "e")
-        with m.If(is_opcode(opcode, Opcode.READ) & (operand(word, Opcode.READ, "half") == Half.DIFFERENCE)
-                  & Mux(own[1], own[0], self.inverted)):
-            m.d.comb += lines.half.eq(Half.INVERTED)
-        first = Signal(13)                              # line LINE of the side that ``transpose`` names
+    def _capacitor(self, m, opcode, lines):
+        """Fields of the lines' command that the capacitor scheme changes or adds; ``lines``: their values without it."""
+        word, inverted = self.word, self.inverted
+        fire, point, trim = (is_opcode(opcode, op) for op in (Opcode.FIRE, Opcode.POINT, Opcode.TRIM))
+        own, half = operand(word, Opcode.READ, "polarity"), operand(word, Opcode.READ, "half")
+        first, rows = Signal(13), operand(word, Opcode.FIRE, "rows")     # first: line LINE of the side that ``transpose`` names
         m.d.comb += first.eq(self.line + Mux(operand(word, Opcode.POINT, "transpose"), self.matrix.col0, self.matrix.row0))
-        with m.Switch(opcode):
-            with m.Case(Opcode.FIRE):
-                m.d.comb += [lines.op.eq(LinesOp.FIRE), *copy(lines, Opcode.FIRE, "sequence", "rows"), lines.steps.eq(self.u.slots),
-                             lines.down.eq(lines.rows ^ operand(word, Opcode.FIRE, "negate") ^ self.inverted)]
-            with m.Case(Opcode.POINT):
-                m.d.comb += [lines.op.eq(LinesOp.POINT), lines.first.eq(first), lines.steps.eq(operand(word, Opcode.POINT, "code"))]
-            with m.Case(Opcode.TRIM):
-                m.d.comb += [lines.op.eq(LinesOp.TRIM), *copy(lines, Opcode.TRIM, "kind", "steps"), lines.line.eq(first),
-                             lines.down.eq(self.inverted)]
+        return {
+            "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(trim, LinesOp.TRIM, lines["op"]))),
+            "first": Mux(point, first, lines["first"]), "line": first,
+            "half": Mux((half == Half.DIFFERENCE) & Mux(own[1], own[0], inverted), Half.INVERTED, half),
+            "steps": Mux(fire, self.u.slots, Mux(point, operand(word, Opcode.POINT, "code"),
+                                                 Mux(trim, operand(word, Opcode.TRIM, "steps"), lines["steps"]))),
+            "down": Mux(fire, rows ^ operand(word, Opcode.FIRE, "negate") ^ inverted, inverted), "rows": rows,
+            "sequence": operand(word, Opcode.FIRE, "sequence"), "kind": operand(word, Opcode.TRIM, "kind"),
+            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e")},
+        }

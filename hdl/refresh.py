@@ -153,7 +153,7 @@ class Refresh(wiring.Component):
                 m.d.comb += value.eq(fetch.data[k].value)
 
         # what the states below decide; the payloads are assigned as a whole, so that no constant part of one is in a process
-        op, half, first, count = Signal(2, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(13), Signal(13)
+        op, half, first, count = Signal(3, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(13), Signal(13)
         kind, side = Signal(init=Kind.SET), Signal()
         lines, pulse = self.o_lines.payload, self.o_pulse.payload
         m.d.comb += [
