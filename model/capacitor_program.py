@@ -6,15 +6,18 @@ Differences from ``model.program``, whose layers, tables and reads it shares:
 ``transfer_0``, ``transfer_1``  instead of ``scan``: write every weight to its PCM pair, from the polarity of the capacitor's part
                 at present to polarity 0 (added) or 1 (subtracted); two lines of one matrix never meet.
 
-Transfer of a line (a column), its cells in parallel; all values are sums of ``READS`` codes of the converter's range 3:
+Transfer of a line (a column), its cells in parallel; a value is the sum of codes of the converter's range 3, in units of a code
+divided by the reads of w:
 
     w = reads, in the old polarity                                      RESET both devices, RECHARGE capacitor and reference
-    d = reads, in the new polarity: what the recharged capacitor adds
+    d = a read, in the new polarity: what the recharged capacitor adds
     t = w - d -+ offset; t = 0 where 0 < +-t < offset (- and < 0 when the new polarity subtracts)       RAMP(t) on G+ or G-
-    RAMPS - 1 times: e = t + d - reads; t += e; where |e| > tolerance: RESET, RAMP(t)
-    TUNES times:     e = w - reads; TUNE(e)
+    twice: e = w - reads, the second time as many as of w; TUNE(e)
 
-Source: Ambrogio et al. 2018 [papers.md A5, A6]; number of reads, rounds and tolerance: design choice.
+A PCM pair is written once: what its ramp misses, the capacitor makes up for. More ramps in a closed loop cost time and gained
+nothing (cosim/results/capacitor.md).
+
+Source: Ambrogio et al. 2018 [papers.md A5, A6]; reads and rounds: design choice.
 """
 import math
 
@@ -25,19 +28,15 @@ from model.program import ONE, ZERO_EXPONENT, Compiler
 
 __all__ = ["CapacitorCompiler"]
 
-READ_STEPS = 31
-"""Code and window of a transfer's reads [PWM steps]. Design choice."""
+READ_STEPS = 15
+"""Code and window of a transfer's reads [PWM steps]. Design choice: short, for the model has no noise that depends on it."""
 READ_RANGE = 3
-READS_LOG2 = 3
-"""log2 of the reads that are summed up for a value [1]: read noise is larger than a code. Design choice."""
-RAMPS = 2
-"""Ramps of a cell at most [1]. Design choice."""
-TUNES = 2
-"""Rounds of tuning the capacitor [1]. Design choice."""
+READS_LOG2 = 4
+"""log2 of the reads of w, and of the last look at the error [1]: the noise of a read is larger than a code. Design choice."""
+FIRST_READS_LOG2 = 2
+"""log2 of the reads of the first look at the error [1]. Design choice."""
 OFFSET_US = 2.0
 """Ambrogio 2018, Extended Data Fig. 9 [S]."""
-TOLERANCE_US = 3.0
-"""Error of a weight that asks for another ramp [uS]. Design choice."""
 RECHARGE_STEPS = 4
 """Window of RECHARGE [cycles]. Design choice."""
 
@@ -53,8 +52,8 @@ class CapacitorCompiler(Compiler):
     # ---- layout -------------------------------------------------------------------------------------------------------
 
     def _place_more(self):
-        """Vectors of a transfer: full codes, w, d, t, reads, and two of what is driven."""
-        self.full, self.w, self.d, self.t, self.sum, self.once, self.codes = (self._allocate(self.longest) for _ in range(7))
+        """Vectors of a transfer: full codes, w, d, t, a sum, what is driven, and two for reads in turn."""
+        self.full, self.w, self.d, self.t, self.sum, self.codes, *self.once = (self._allocate(self.longest) for _ in range(8))
 
     def _tables(self):
         super()._tables()
@@ -116,17 +115,17 @@ class CapacitorCompiler(Compiler):
         self._emit(Opcode.FLIP, matrix=matrix, inverted=new)
         self._emit(Opcode.LINE, zero=1)
         self._emit(Opcode.LOOP, count=d.cols)
-        self._reads(self.w, polarity=2 | old)
+        self._reads(self.w, READS_LOG2, polarity=2 | old)
         self._drive(self.full)
         self._trim(Trim.RESET, self.u.reset_cycles)
         self._trim(Trim.RECHARGE, RECHARGE_STEPS)
-        self._reads(self.d)
+        self._reads(self.d, 0)
         self._target(-1 if new else 1)
-        self._ramp()
-        for _ in range(RAMPS - 1):
-            self._ramp_again()
-        for _ in range(TUNES):
-            self._tune()
+        self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
+        self._drive(self.codes)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+        for reads_log2 in (FIRST_READS_LOG2, READS_LOG2):
+            self._tune(reads_log2)
         self._emit(Opcode.LINE)
         self._emit(Opcode.NEXT)
         self._emit(Opcode.SEAL, Wait.LINES, matrix=matrix)
@@ -136,15 +135,25 @@ class CapacitorCompiler(Compiler):
         kind = {"b": b, "b_kind": BKind.VECTOR} if b is not None else {"b_kind": BKind.IMMEDIATE}
         self._vector(op, dst, a, self.rows, wait, **kind, **operands)
 
-    def _reads(self, dst, polarity=0):
-        """Sum of reads of the line."""
+    def _reads(self, dst, reads_log2, polarity=0):
+        """2^reads_log2 reads of the line, in the unit of the module's text; one is added up while the next one is made."""
         self._emit(Opcode.POINT, matrix=self.matrix, transpose=1, code=READ_STEPS)
-        self._op(VectorOp.MUL, dst, self.once, imm=0)
-        self._emit(Opcode.LOOP, count=1 << READS_LOG2)
-        self._emit(Opcode.READ, Wait.VECTOR, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=self.once,
-                   steps=READ_STEPS, polarity=polarity)
-        self._op(VectorOp.ADD, dst, dst, self.once, Wait.LINES)
-        self._emit(Opcode.NEXT)
+        first, second = self.once
+        if reads_log2 == 0:
+            self._read(dst, polarity)
+        else:
+            self._op(VectorOp.MUL, dst, self.full, imm=0)
+            self._emit(Opcode.LOOP, count=1 << reads_log2 - 1)
+            for once in (first, second):
+                self._read(once, polarity)
+                self._op(VectorOp.ADD, dst, dst, once, Wait.LINES)
+            self._emit(Opcode.NEXT)
+        if reads_log2 < READS_LOG2:
+            self._vector(VectorOp.SHL, dst, dst, self.rows, Wait.LINES, shift=READS_LOG2 - reads_log2)
+
+    def _read(self, dst, polarity):
+        self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst, steps=READ_STEPS,
+                   polarity=polarity)
 
     def _drive(self, vector, shift=0):
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector, shift=shift)
@@ -167,32 +176,9 @@ class CapacitorCompiler(Compiler):
         if sign < 0:
             self._op(VectorOp.MUL, self.t, self.t, imm=-1)
 
-    def _ramp(self):
-        self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
-        self._drive(self.codes)
-        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
-
-    def _ramp_again(self):
-        """RESET and ramp the cells that are off by more than the tolerance, with the error added to what they aimed at."""
-        tolerance = max(1, round(TOLERANCE_US / self._code_us() * (1 << READS_LOG2)))
-        self._reads(self.sum)
-        self._op(VectorOp.SUB, self.sum, self.t, self.sum)
-        self._op(VectorOp.ADD, self.sum, self.sum, self.d)                     # e
-        self._op(VectorOp.MUL, self.once, self.sum, imm=-1)
-        self._op(VectorOp.MAX, self.once, self.once, self.sum)
-        self._op(VectorOp.COMPARE, self.once, self.once, imm=tolerance)        # 1: again
-        self._op(VectorOp.ADD, self.sum, self.t, self.sum)
-        self._op(VectorOp.LUT, self.codes, self.sum, shift=READS_LOG2, lut=self.lut["ramp"])
-        self._op(VectorOp.MUL, self.codes, self.codes, self.once)
-        self._op(VectorOp.MUL, self.once, self.once, imm=ONE)
-        self._drive(self.once)
-        self._trim(Trim.RESET, self.u.reset_cycles)
-        self._drive(self.codes)
-        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
-
-    def _tune(self):
+    def _tune(self, reads_log2):
         """Steps of the capacitor by the error that is left."""
-        self._reads(self.sum)
+        self._reads(self.sum, reads_log2)
         self._op(VectorOp.SUB, self.sum, self.w, self.sum)
         steps = self._code_us() / (1 << READS_LOG2) / self.params.capacitor.step_us
         shift = max(0, 7 - math.ceil(math.log2(max(steps, 1e-3))))

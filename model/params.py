@@ -227,7 +227,7 @@ class TileParams:
 
     def __post_init__(self):
         for name, low, high in (
-            ("g_lsb_log2", -16, -6), ("g_max_us", 1.0, 100.0), ("g_min_us", 0.0, 1.0), ("weight_range_us", 0.5, 100.0),
+            ("g_lsb_log2", -16, -6), ("g_max_us", 1.0, 100.0), ("g_min_us", 0.0, 1.0), ("weight_range_us", 0.5, 1000.0),
             ("step_us", 0.01, 10.0), ("set_decay", 0.1, 1000.0), ("device_spread", 0.0, 0.5), ("drift_nu", 0.0, 0.2),
             ("drift_t0_s", 1e-6, 1e6), ("drift_tick_log2", 16, 40), ("cycle_s", 1e-12, 1e-3), ("convert_cycles", 1, 4095),
         ):
