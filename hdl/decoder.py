@@ -218,12 +218,13 @@ class Decoder(wiring.Component):
     def _capacitor(self, m, opcode, lines):
         """Fields of the lines' command that the capacitor scheme changes or adds; ``lines``: their values without it."""
         word, inverted = self.word, self.inverted
-        fire, point, trim = (is_opcode(opcode, op) for op in (Opcode.FIRE, Opcode.POINT, Opcode.TRIM))
+        fire, point, trim, seed = (is_opcode(opcode, op) for op in (Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.SEED))
         own, half = operand(word, Opcode.READ, "polarity"), operand(word, Opcode.READ, "half")
         first, rows = Signal(13), operand(word, Opcode.FIRE, "rows")     # first: line LINE of the side that ``transpose`` names
         m.d.comb += first.eq(self.line + Mux(operand(word, Opcode.POINT, "transpose"), self.matrix.col0, self.matrix.row0))
         return {
-            "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(trim, LinesOp.TRIM, lines["op"]))),
+            "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(trim, LinesOp.TRIM, Mux(seed, LinesOp.SEED, lines["op"])))),
+            "seed": operand(word, Opcode.SEED, "state"),
             "first": Mux(point, first, lines["first"]), "line": first,
             "half": Mux((half == Half.DIFFERENCE) & Mux(own[1], own[0], inverted), Half.INVERTED, half),
             "steps": Mux(fire, self.u.slots, Mux(point, operand(word, Opcode.POINT, "code"),

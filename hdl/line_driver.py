@@ -25,7 +25,8 @@ i : In(LineWriteSignature(u))
     ``clear``: all lines 0. ``en``: word ``addr`` (lines addr * vector_width ..) takes ``magnitude`` and ``polarity``.
     ``start``: a window of ``steps`` (1 to line_max) begins in the next cycle.
     At most one of the three, and none while ``integrate`` (asserted).
-    With ``capacitor``: ``columns``: clear or write the train drivers; ``train, sequence, negative``: with ``start``, see above.
+    With ``capacitor``: ``columns``: clear or write the train drivers; ``train, sequence, negative``: with ``start``, see above;
+    ``load, seed``: of the shift register.
 drive, polarity : Out(n_lines)
     Registers. ``polarity`` is 1 for negative and holds with the code.
 trains, trains_polarity : Out(n_lines)
@@ -48,7 +49,7 @@ from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.shift_register import ShiftRegister
+from hdl.shift_register import BITS, ShiftRegister
 from model.isa import Sequence
 from model.params import UnitParams
 
@@ -57,7 +58,8 @@ __all__ = ["Bank", "LineDriver", "LineWriteSignature"]
 
 def LineWriteSignature(u: UnitParams):
     """Write and start port of the line drivers, seen from the writer."""
-    train = {"columns": Out(1), "train": Out(1), "sequence": Out(1), "negative": Out(1)} if u.capacitor else {}
+    train = {"columns": Out(1), "train": Out(1), "sequence": Out(1), "negative": Out(1),
+             "load": Out(1), "seed": Out(BITS)} if u.capacitor else {}
     return wiring.Signature({
         "clear": Out(1), "en": Out(1), "addr": Out(range(u.n_lines // u.vector_width)),
         "magnitude": Out(data.ArrayLayout(u.line_bits, u.vector_width)), "polarity": Out(u.vector_width),
@@ -163,8 +165,9 @@ class LineDriver(wiring.Component):
             for bank, mine in ((rows, ~i.columns), (columns, i.columns)):
                 m.d.comb += [bank.i.clear.eq(i.clear & mine), bank.i.en.eq(i.en & mine)]
             m.d.comb += [
+                random.load.eq(i.load), random.seed.eq(i.seed),
                 columns.i.start.eq(i.start & i.train), random.step.eq(rows.random_step), rows.random.eq(random.rows),
                 columns.random.eq(random.columns), self.trains.eq(columns.drive), self.trains_polarity.eq(columns.polarity),
-                self.active.eq(rows.active | columns.active),
+                self.active.eq(rows.active | columns.active | i.load),
             ]
         return m

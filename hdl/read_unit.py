@@ -12,6 +12,7 @@ READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for on
 FIRE    a train: a window of ``slots`` slots of row and train drivers at once; the tile sees ``fire``.
 TRIM    a window of ``steps`` steps in which the lines program the cells of ``trim_line``; the tile sees ``trim``. After RESET
         reset_gap_cycles of silence.
+SEED    sets the shift register of random trains.
 
 FIRE and TRIM, and the parts of DRIVE that serve them, are there in builds with ``capacitor`` only.
 
@@ -46,7 +47,7 @@ events : Out(StructLayout)
 
 Timing
 ------
-From accept to ready: DRIVE words + 2; POINT 2; FIRE slots + 2; TRIM steps + 2, RESET + reset_gap_cycles; READ 1 + steps +
+From accept to ready: DRIVE words + 2; POINT 2; SEED 1; FIRE slots + 2; TRIM steps + 2, RESET + reset_gap_cycles; READ 1 + steps +
 convert_cycles + words. All windows wait for ``program_busy``, READ for ``codes.valid`` (convert_cycles is the tile's: from the strobe to the first word; then a word a cycle).
 READ accepted in cycle t: window t + 1 .. t + steps, strobe t + steps + 1.
 
@@ -249,6 +250,8 @@ class ReadUnit(wiring.Component):
                 m.next = "WAIT_PROGRAM"
                 with m.If(~self.program_busy):
                     m.next = "PROGRAM"
+        with m.Case(LinesOp.SEED):
+            m.d.comb += [self.lines.load.eq(1), self.lines.seed.eq(command.seed)]
 
     def _windows(self, m):
         """States of FIRE and TRIM."""

@@ -37,7 +37,7 @@ from model.params import UnitParams
 __all__ = ["Sequencer"]
 
 _LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT = (
-    (Opcode.DRIVE, Opcode.READ, Opcode.FIRE, Opcode.POINT, Opcode.TRIM), (Opcode.VECTOR, Opcode.GATHER, Opcode.EMIT),
+    (Opcode.DRIVE, Opcode.READ, Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.SEED), (Opcode.VECTOR, Opcode.GATHER, Opcode.EMIT),
     (Opcode.UPDATE, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD), (Opcode.SCAN,), (Opcode.ACCEPT,))
 
 

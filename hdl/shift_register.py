@@ -5,7 +5,14 @@ slot's two thresholds comes again in the next one. Its lowest line_bits bits are
 the columns'. All lines of a side share the threshold; rows and columns do not, so that the overlap of a row of code x and a column
 of code d is slots x d / 2^(2 line_bits) in the mean. It starts at 1 and is never 0; reset does not change a train's statistics.
 
-Ports: ``step`` : In(1). ``rows, columns`` : Out(line_bits), of the present slot. Timing: the next thresholds a cycle after ``step``.
+Ports
+-----
+step : In(1)
+load, seed : In(1), In(31)
+    Take ``seed``, not 0, for the state; not with ``step``.
+rows, columns : Out(line_bits)
+    Thresholds of the present slot; the next ones a cycle after ``step``.
+
 Source: two independent bit streams per update as in stochastic update schemes (Gokmen and Vlasov 2016); shared per side: design
 choice.
 """
@@ -27,14 +34,16 @@ class ShiftRegister(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.state = Signal(BITS, init=1)
-        super().__init__({"step": In(1), "rows": Out(u.line_bits), "columns": Out(u.line_bits)})
+        super().__init__({"step": In(1), "load": In(1), "seed": In(BITS), "rows": Out(u.line_bits), "columns": Out(u.line_bits)})
 
     def elaborate(self, platform):
         m = Module()
         bits = list(self.state)                         # bit 0 the newest
         for _ in range(LEAP):
             bits = [bits[BITS - 1] ^ bits[TAP - 1], *bits[:-1]]
-        with m.If(self.step):
+        with m.If(self.load):
+            m.d.sync += self.state.eq(self.seed)
+        with m.Elif(self.step):
             m.d.sync += self.state.eq(Cat(bits))
         width = self.u.line_bits
         m.d.comb += [self.rows.eq(self.state[:width]), self.columns.eq(self.state[width:2 * width])]

@@ -38,6 +38,7 @@ def lines_fields(u: UnitParams):
         "e": (3, False, "DRIVE: exponent register"), "sequence": (1, False, "FIRE: Sequence"),
         "rows": (1, False, "FIRE: sign of the rows that fire"), "down": (1, False, "FIRE: positive columns step down"),
         "kind": (2, False, "TRIM: Trim"), "line": (13, False, "TRIM: the line of the cells"),
+        "seed": (31, False, "SEED: state of the shift register"),
     }
 
 
@@ -105,6 +106,7 @@ class LinesOp(enum.IntEnum):
     POINT = 2
     FIRE = 3
     TRIM = 4
+    SEED = 5
 
 
 class UpdateOp(enum.IntEnum):

@@ -45,6 +45,7 @@ class Opcode(enum.IntEnum):
     LINE = 18
     FLIP = 19
     SEAL = 20
+    SEED = 21
 
 
 class VectorOp(enum.IntEnum):
@@ -238,9 +239,10 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.FLIP: ("Begin a transfer: set the polarity of a matrix; until SEAL it may not FIRE.", (
         _MATRIX, _f("inverted", 1, "0: the capacitor's part is added; 1: subtracted"))),
     Opcode.SEAL: ("End the transfer of a matrix.", (_MATRIX,)),
+    Opcode.SEED: ("Set the shift register of RANDOM trains.", (_f("state", 31, "not 0"),)),
 }
 
-CAPACITOR_ONLY = (Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.LINE, Opcode.FLIP, Opcode.SEAL)
+CAPACITOR_ONLY = (Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.LINE, Opcode.FLIP, Opcode.SEAL, Opcode.SEED)
 """Undefined in a build without ``unit.capacitor``."""
 
 BARRIERS = (Opcode.WAIT, Opcode.EMIT, Opcode.SCAN, Opcode.DUMP, Opcode.LOAD)

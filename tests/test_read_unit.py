@@ -67,6 +67,8 @@ def corner_commands(u):
         for kind in range(4):
             yield command(LinesOp.TRIM, tile=1, transpose=1, kind=kind, line=kind % u.n_cols, steps=u.line_max - kind)
         yield command(LinesOp.READ, **read, half=3, count=u.n_cols, steps=3)
+        yield command(LinesOp.SEED, seed=(1 << 31) - 1)
+        yield command(LinesOp.FIRE, steps=u.slots, sequence=1)
 
 
 def random_commands(u, n, seed):
@@ -146,6 +148,9 @@ def run_twin(u, commands, vec, tile):
             twin.patterns(u.constants, c, lines, trains, register.copy(), *patterns)
             windows.append((c.tile, *(tuple(pattern.tolist()) for pattern in patterns)))
             times.append(twin.fire(u.constants, c, tile.constants, tile.state, lines, trains, register, counters))
+        elif c.op == LinesOp.SEED:
+            register[0] = c.seed
+            times.append(1)
         elif c.op == LinesOp.TRIM:
             windows.append((c.tile, c.transpose, c.kind, c.line, c.down, *twin.driven(u.constants, lines, c.steps).tolist()))
             times.append(twin.trim(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, counters, 0))

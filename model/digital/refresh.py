@@ -43,7 +43,7 @@ def is_due(code_pos, code_neg, high, low):
 
 @njit(cache=True)
 def _read(u, command, half, first, count, tile_constants, convert_cycles, tile_state, rngs_read, lines, counters, codes):
-    read = LinesCommand(_READ, command.tile, command.walk, half, SCAN_RANGE, first, count, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    read = LinesCommand(_READ, command.tile, command.walk, half, SCAN_RANGE, first, count, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     return read_unit.read(u, read, tile_constants, convert_cycles, tile_state, rngs_read, lines, codes, counters, codes)
 
 
@@ -63,7 +63,7 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
         counters[_LINES] += 1
         at = command.walk_first + line
         cycles += 2 + read_unit.point(
-            u, LinesCommand(_POINT, command.tile, command.walk, 0, 0, at, 0, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0), lines, counters)
+            u, LinesCommand(_POINT, command.tile, command.walk, 0, 0, at, 0, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), lines, counters)
         for k, half in enumerate((_POSITIVE, _NEGATIVE)):
             cycles += _read(u, command, half, command.lane_first, command.lane_count, tile_constants, convert_cycles, tile_state,
                             rngs_read, lines, counters, codes[k])

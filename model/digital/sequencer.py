@@ -27,7 +27,7 @@ _COLUMNS = 2 + max(len(fields) for _, fields in FORMATS.values())
 _HALT, _LOOP, _NEXT, _WAIT, _ACCEPT, _DRIVE, _READ, _VECTOR, _GATHER, _EMIT, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD = (
     int(Opcode[name]) for name in ("HALT", "LOOP", "NEXT", "WAIT", "ACCEPT", "DRIVE", "READ", "VECTOR", "GATHER", "EMIT",
                                    "UPDATE", "SCAN", "CLEAR", "DUMP", "LOAD"))
-_FIRE, _POINT, _TRIM, _LINE, _FLIP, _SEAL = (int(op) for op in CAPACITOR_ONLY)
+_FIRE, _POINT, _TRIM, _LINE, _FLIP, _SEAL, _SEED = (int(op) for op in CAPACITOR_ONLY)
 _DIFFERENCE, _INVERTED = int(Half.DIFFERENCE), int(Half.INVERTED)
 _TIME, _CONTROL, _INSTRUCTIONS = INDEX["time"], INDEX["control"], INDEX["instructions"]
 _PACKETS_IN, _PACKETS_OUT = INDEX["packets_in"], INDEX["packets_out"]
@@ -171,18 +171,18 @@ def _lines_command(u, op, f, d, line, inverted):
     """Of DRIVE, READ, FIRE, POINT and TRIM; line: register LINE; inverted: polarity of the matrix that counts."""
     if op == _DRIVE:
         first, count = (d[_COL0], d[_COLS]) if f[1] else (d[_ROW0], d[_ROWS])
-        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0, f[4], f[5], f[6], 0, 0, 0, 0, 0)
+        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0, f[4], f[5], f[6], 0, 0, 0, 0, 0, 0)
     if op == _READ:
         first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
         half = _INVERTED if f[2] == _DIFFERENCE and inverted else f[2]
         return LinesCommand(_LINES_READ, d[_TILE], f[1], half, f[3], first, count if f[5] == 0 else f[5], f[4], 0,
-                            u.line_max if f[6] == 0 else f[6], 1, 0, 0, 0, 0, 0, 0, 0, 0)
+                            u.line_max if f[6] == 0 else f[6], 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     if op == _FIRE:
-        return LinesCommand(_LINES_FIRE, d[_TILE], 0, 0, 0, 0, 0, 0, 0, u.slots, 0, 0, 0, 0, f[1], f[2], f[2] ^ f[3] ^ inverted, 0, 0)
+        return LinesCommand(_LINES_FIRE, d[_TILE], 0, 0, 0, 0, 0, 0, 0, u.slots, 0, 0, 0, 0, f[1], f[2], f[2] ^ f[3] ^ inverted, 0, 0, 0)
     first = line + (d[_COL0] if f[1] else d[_ROW0])
     if op == _POINT:
-        return LinesCommand(_LINES_POINT, d[_TILE], f[1], 0, 0, first, 0, 0, 0, f[2], 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    return LinesCommand(_LINES_TRIM, d[_TILE], f[1], 0, 0, 0, 0, 0, 0, f[3], 0, 0, 0, 0, 0, 0, inverted, f[2], first)
+        return LinesCommand(_LINES_POINT, d[_TILE], f[1], 0, 0, first, 0, 0, 0, f[2], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    return LinesCommand(_LINES_TRIM, d[_TILE], f[1], 0, 0, 0, 0, 0, 0, f[3], 0, 0, 0, 0, 0, 0, inverted, f[2], first, 0)
 
 
 @njit(cache=True)
@@ -275,7 +275,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         earliest = now
         if barrier or after_barrier:
             earliest = max(earliest, idle)
-        if wait & 1 or op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
+        if wait & 1 or op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM or op == _SEED:
             earliest = max(earliest, free[_LINES_UNIT])
         if wait & 2 or op == _VECTOR or op == _GATHER or op == _EMIT:
             earliest = max(earliest, free[_VECTOR_UNIT])
@@ -311,6 +311,9 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             unit.torn[f[0]] = 1
         elif op == _SEAL:
             unit.torn[f[0]] = 0
+        elif op == _SEED:
+            unit.shift_register[0] = f[0]
+            free[_LINES_UNIT] = now + 1
         elif op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
             inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(unit.polarity[f[0]])
             command = _lines_command(u, op, f, matrices[f[0]], unit.line[0], inverted)

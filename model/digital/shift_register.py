@@ -1,7 +1,7 @@
 """Twin of ``hdl.shift_register``; integers only, compiled. State: int64 (1,), starts at 1."""
 from numba import njit
 
-__all__ = ["BITS", "LEAP", "leap"]
+__all__ = ["BITS", "LEAP", "after", "leap"]
 
 BITS, TAP, LEAP = 31, 28, 16
 """See ``hdl/shift_register.py``."""
@@ -13,3 +13,22 @@ def leap(state):
     for _ in range(LEAP):
         state = (state << 1 | ((state >> BITS - 1) ^ (state >> TAP - 1)) & 1) & (1 << BITS) - 1
     return state
+
+
+def after(slots: int) -> int:
+    """The state ``slots`` slots after the start, by squaring: for a unit that goes on from a checkpoint."""
+    images = [int(leap(1 << bit)) for bit in range(BITS)]              # the step is linear: a bit's image each
+    state = 1
+    while slots:
+        if slots & 1:
+            state = _linear(images, state)
+        images = [_linear(images, image) for image in images]
+        slots >>= 1
+    return state
+
+
+def _linear(images, state):
+    total = 0
+    for bit, image in enumerate(images):
+        total ^= image if state >> bit & 1 else 0
+    return total
