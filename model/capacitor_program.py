@@ -12,10 +12,10 @@ divided by the reads of w:
     w = reads, in the old polarity                                      RESET both devices, RECHARGE capacitor and reference
     d = a read, in the new polarity: what the recharged capacitor adds
     t = w - d -+ offset; t = 0 where 0 < +-t < offset (- and < 0 when the new polarity subtracts)       RAMP(t) on G+ or G-
+    AGAIN times: e = t0 + d - reads, t0 the first t; where |e| > tolerance: t += e, RESET, RAMP(t)
     twice: e = w - reads, the second time as many as of w; TUNE(e)
 
-A PCM pair is written once: what its ramp misses, the capacitor makes up for. More ramps in a closed loop cost time and gained
-nothing (cosim/results/capacitor.md).
+What the ramps miss, the capacitor makes up for, but not for long: it decays.
 
 Source: Ambrogio et al. 2018 [papers.md A5, A6]; reads and rounds: design choice.
 """
@@ -37,6 +37,10 @@ FIRST_READS_LOG2 = 2
 """log2 of the reads of the first look at the error [1]. Design choice."""
 OFFSET_US = 2.0
 """Ambrogio 2018, Extended Data Fig. 9 [S]."""
+AGAIN = 2
+"""Rounds of reading and writing the PCM pairs again [1]. Design choice."""
+TOLERANCE_US = 1.5
+"""Error of a weight up to which its pair is left as it is [uS]. Design choice."""
 RECHARGE_STEPS = 4
 """Window of RECHARGE [cycles]. Design choice."""
 
@@ -52,8 +56,9 @@ class CapacitorCompiler(Compiler):
     # ---- layout -------------------------------------------------------------------------------------------------------
 
     def _place_more(self):
-        """Vectors of a transfer: full codes, w, d, t, a sum, what is driven, and two for reads in turn."""
-        self.full, self.w, self.d, self.t, self.sum, self.codes, *self.once = (self._allocate(self.longest) for _ in range(8))
+        """Vectors of a transfer: full codes, w, d, t, t0 + d, a sum, what is driven, where to write again, two for reads in turn."""
+        (self.full, self.w, self.d, self.t, self.goal, self.sum, self.codes, self.again, *self.once) = (
+            self._allocate(self.longest) for _ in range(10))
 
     def _tables(self):
         super()._tables()
@@ -121,9 +126,14 @@ class CapacitorCompiler(Compiler):
         self._trim(Trim.RECHARGE, RECHARGE_STEPS)
         self._reads(self.d, 0)
         self._target(-1 if new else 1)
+        self._op(VectorOp.ADD, self.goal, self.t, self.d)
         self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
         self._drive(self.codes)
         self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+        if AGAIN:
+            self._emit(Opcode.LOOP, count=AGAIN)
+            self._write_again()
+            self._emit(Opcode.NEXT)
         for reads_log2 in (FIRST_READS_LOG2, READS_LOG2):
             self._tune(reads_log2)
         self._emit(Opcode.LINE)
@@ -175,6 +185,24 @@ class CapacitorCompiler(Compiler):
         self._op(VectorOp.ADD, self.t, self.t, self.sum)
         if sign < 0:
             self._op(VectorOp.MUL, self.t, self.t, imm=-1)
+
+    def _write_again(self):
+        """RESET and ramp the cells that are off by more than the tolerance, the error added to what they aim at."""
+        tolerance = max(1, round(TOLERANCE_US / self._code_us() * (1 << READS_LOG2)))
+        self._reads(self.sum, FIRST_READS_LOG2)
+        self._op(VectorOp.SUB, self.sum, self.goal, self.sum)                  # e
+        self._op(VectorOp.MUL, self.again, self.sum, imm=-1)
+        self._op(VectorOp.MAX, self.again, self.again, self.sum)
+        self._op(VectorOp.COMPARE, self.again, self.again, imm=tolerance)
+        self._op(VectorOp.MUL, self.sum, self.sum, self.again)
+        self._op(VectorOp.ADD, self.t, self.t, self.sum)
+        self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
+        self._op(VectorOp.MUL, self.codes, self.codes, self.again)
+        self._op(VectorOp.MUL, self.again, self.again, imm=ONE)
+        self._drive(self.again)
+        self._trim(Trim.RESET, self.u.reset_cycles)
+        self._drive(self.codes)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
 
     def _tune(self, reads_log2):
         """Steps of the capacitor by the error that is left."""
