@@ -11,7 +11,7 @@ help: ## this table
 	@echo '---------  ---------------------------------------------------------------------------------------'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1           \2/p' Makefile | sed 's/^\(.\{11\}\) */\1/'
 	@echo
-	@echo 'make train takes DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
+	@echo 'make train takes SCHEME= DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
 	@echo 'CHECKPOINT= RESUME=1, each as the option of the same name in: $(RUN) -m cosim.train --help'
 
 mnist: DATASET := mnist
@@ -22,6 +22,7 @@ mnist: train ## the paper's experiment: 60,000 images x 30 epochs on the RTL; st
 
 train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it; writes the directory OUT
 	@$(RUN) -m cosim.train \
+	  $(if $(SCHEME),--scheme '$(SCHEME)') \
 	  $(if $(DATASET),--dataset '$(DATASET)') $(if $(BACKEND),--backend '$(BACKEND)') $(if $(LAYERS),--layers '$(LAYERS)') \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \

@@ -32,7 +32,8 @@ __all__ = ["STATUS", "Bench", "bench_verilog", "memories"]
 
 STATUS = data.StructLayout({
     "n_converts": COUNT_BITS, "n_done": COUNT_BITS, "n_pulses": COUNT_BITS, "n_updates": COUNT_BITS, "n_walked": COUNT_BITS,
-    "n_beats": COUNT_BITS, "n_fires": COUNT_BITS, "n_trims": COUNT_BITS, "steps": 16, "tile": 16, "transpose": 16, "half": 16, "range": 16, "out_first": 16, "out_count": 16,
+    "n_beats": COUNT_BITS, "n_fires": COUNT_BITS, "n_trims": COUNT_BITS, "steps": 16, "tile": 16,
+    "transpose": 16, "half": 16, "range": 16, "out_first": 16, "out_count": 16,
     "feeder_busy": 1, "feeder_seen": 1, "starving": 1, "register_seen": 1, "glitch": 1, "train_glitch": 1, "unused": 10})
 """What ``status`` holds: counts since reset; ``steps`` of the last window and the header of the last read; levels."""
 
@@ -88,7 +89,7 @@ class Bench(wiring.Component):
                          getattr(self, f"{unit}_active").eq(getattr(top, f"{unit}_active"))]
         # the meter counts the last step in the edge after it, so its clock must not stop before
         before = Signal()
-        metered = top.tile.integrate | top.tile.trim if u.capacitor else top.tile.integrate
+        metered = self._metered()
         m.d.sync += before.eq(metered)
         m.d.comb += self.line_driver_active.eq(top.line_driver_active | metered | before)
         self._host(m, feeder, master)
@@ -97,6 +98,11 @@ class Bench(wiring.Component):
         more = self._capacitor(m) if u.capacitor else []
         self._attention(m, feeder, master, more)
         return m
+
+    def _metered(self):
+        """A window whose lines are metered."""
+        tile = self.top.tile
+        return tile.integrate | tile.trim if self.u.capacitor else tile.integrate
 
     def _capacitor(self, m):
         """Recorders of trains and TRIMs; returns what calls for attention."""
@@ -139,7 +145,7 @@ class Bench(wiring.Component):
             with m.If(before):
                 m.d.sync += steps.eq(steps + 1)
         m.d.comb += [
-            meter.drive.eq(tile.drive), meter.polarity.eq(tile.polarity), meter.integrate.eq(tile.integrate | tile.trim if self.u.capacitor else tile.integrate),
+            meter.drive.eq(tile.drive), meter.polarity.eq(tile.polarity), meter.integrate.eq(self._metered()),
             self.driven.eq(Cat(meter.planes, meter.polarity_seen)),
             converter.convert.eq(tile.convert), converter.out_count.eq(tile.out_count), self.status.steps.eq(steps),
         ]

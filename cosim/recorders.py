@@ -93,8 +93,8 @@ def slot_record(u: UnitParams) -> data.StructLayout:
 class FireRecorder(wiring.Component):
     """Records every slot of the coincidence trains in the memory ``slots``: FIRES trains of ``u.slots`` records.
 
-    Members: ``fire, tile, drive, up, down`` of the tile port; ``count``: trains recorded, each after its end; ``glitch``: a train of
-    another number of slots, or lines high outside of a train (kept).
+    Members: ``fire, tile, drive, up, down`` of the tile port; ``count``: trains recorded, each after its end; ``glitch``: a train
+    of another number of slots, or lines high outside of a train (kept).
     """
 
     def __init__(self, u: UnitParams):
@@ -128,8 +128,8 @@ def trim_record(u: UnitParams) -> data.StructLayout:
 class TrimRecorder(wiring.Component):
     """Records every TRIM in the memory ``trims``.
 
-    Members: ``trim, tile, transpose, trim_kind, trim_line, trim_down`` of the tile port; ``driven``: of the pulse meter, complete in
-    the cycle after the window; ``fires``: trains so far; ``count``: TRIMs recorded.
+    Members: ``trim, tile, transpose, trim_kind, trim_line, trim_down`` of the tile port; ``driven``: of the pulse meter, complete
+    in the cycle after the window; ``fires``: trains so far; ``count``: TRIMs recorded.
     """
 
     def __init__(self, u: UnitParams):

@@ -346,8 +346,8 @@ class Unit:
             driven = np.zeros(-(-(len(record) - 16) // 4) * 4, np.uint8)
             driven[:len(record) - 16] = record[16:]
             _take_lines(driven.view(np.uint32), self.u.n_lines, self.u.line_bits, self.line_codes)
-            analog.trim_one(side.constants, side.tiles, side.generators.program[tile], tile, transpose, line, self.line_codes, kind,
-                            steps, down, side.tick)
+            analog.trim_one(side.constants, side.tiles, side.generators.program[tile], tile, transpose, line, self.line_codes,
+                            kind, steps, down, side.tick)
         train_up_to(status["n_fires"])
 
     def _updates(self, status):

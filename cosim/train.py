@@ -17,7 +17,7 @@ from model import datasets
 from model.backend import Backend, CompileProgram, P
 from model.checkpoint import DEFAULT_PERIOD, Checkpoints, identity_of
 from model.errors import InputError
-from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, Experiment, default_rate, parse_layers
+from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, SCHEMES, TRAINS, Experiment, default_rate, parse_layers
 from model.params import Params, ParamsError, UnitParams
 from model.program import CapacityError, Program, compile_experiment
 from model.progress import Display, print_summary
@@ -38,6 +38,7 @@ _cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_ma
 class Options:
     """The command line, as given."""
 
+    scheme: str
     dataset: str
     backend: str
     layers: str | None
@@ -51,11 +52,14 @@ class Options:
     checkpoint: int
     resume: bool
     loss: str
-    activation: str
+    activation: str | None
     rate: float | None
-    rate_decay: float
+    rate_decay: float | None
     refresh: int
-    output_scale: float
+    transfer: int
+    inversion: bool
+    trains: str
+    output_scale: float | None
     test_images: int
 
 
@@ -67,14 +71,23 @@ def _each(name: str) -> str:
     return ", ".join(f"{getattr(defaults, name)} for {data}" for data, defaults in DEFAULTS.items())
 
 
-_RATES = ", ".join(f"{rate:g} for {loss}" for loss, rate in LOSSES.items())
+def _of(name: str) -> str:
+    return ", ".join(f"{getattr(scheme, name)} for {key}" for key, scheme in SCHEMES.items())
+
+
+_RATES = "; ".join(", ".join(f"{default_rate(loss, scheme):.3g} for {loss}" for loss in LOSSES) + f" with scheme {scheme}"
+                   for scheme in SCHEMES)
 _UNSET = Experiment(dataset="", layers=(1, 1), images=1, epochs=1)
 
 
 @_cli.command(help="Train and test a network whose weights are simulated PCM pairs, on the digital unit as RTL or as its model.")
 def _parse(
+    scheme: Annotated[str, _option(
+        f"{', '.join(SCHEMES)}: mixed precision (Nandakumar 2020), or capacitors with transfer to PCM pairs (Ambrogio 2018). "
+        f"[default: {_UNSET.scheme}]")] = _UNSET.scheme,
     dataset: Annotated[str, _option(
-        "auto, mnist or digits; auto: MNIST where it can be had, else the 8x8 digits. [default: auto]")] = "auto",
+        f"{', '.join(datasets.DATASETS)}; auto: MNIST where it can be had (mnist-22x24 with scheme capacitor), else the 8x8 "
+        "digits. [default: auto]")] = "auto",
     backend: Annotated[str, _option("rtl (cosimulation) or model (bit-exact twins, faster). [default: rtl]")] = "rtl",
     layers: Annotated[str | None, _option(f"Sizes of the layers from input to output. [default: {_each('layers')}]")] = None,
     images: Annotated[int | None, _option(
@@ -86,7 +99,7 @@ def _parse(
         "chi words updated per cycle, 1 to 1024; chi_words follows, so that the capacity stays. "
         f"[default: {UnitParams().lanes}]")] = None,
     params: Annotated[Path | None, _option(
-        "TOML file of overrides in tables [unit] and [tile]; fields as in model/params.py.")] = None,
+        "TOML file of overrides in tables [unit], [tile] and [capacitor]; fields as in model/params.py.")] = None,
     waves: Annotated[bool, _option("Write waves.fst of a window of the run; rtl only. [default: no]")] = False,
     out: Annotated[Path | None, _option(
         "Directory of the run; an earlier run's is replaced. [default: runs/<dataset>-<layers>-seed<seed>-<backend>]")] = None,
@@ -96,16 +109,22 @@ def _parse(
     resume: Annotated[bool, _option(
         "Go on from the last checkpoint; all but backend, out and checkpoint must be as before. [default: no]")] = False,
     loss: Annotated[str, _option(f"{', '.join(LOSSES)}; mse has sigmoid outputs. [default: {_UNSET.loss}]")] = _UNSET.loss,
-    activation: Annotated[str, _option(
-        f"Of hidden layers: {', '.join(ACTIVATIONS)}. [default: {_UNSET.activation}]")] = _UNSET.activation,
+    activation: Annotated[str | None, _option(
+        f"Of hidden layers: {', '.join(ACTIVATIONS)}. [default: {_of('activation')}]")] = None,
     rate: Annotated[float | None, _option(f"Learning rate of the first epoch, 1e-6 to 16. [default: {_RATES}]")] = None,
-    rate_decay: Annotated[float, _option(
-        f"Factor on the rate after each epoch, 0.001 to 1. [default: {_UNSET.rate_decay:g}]")] = _UNSET.rate_decay,
+    rate_decay: Annotated[float | None, _option(
+        f"Factor on the rate after each epoch, 0.001 to 1. [default: {_of('rate_decay')}]")] = None,
     refresh: Annotated[int, _option(
-        f"Images between two refresh scans; 0: never. [default: {_UNSET.refresh}]")] = _UNSET.refresh,
-    output_scale: Annotated[float, _option(
+        f"Images between two refresh scans of scheme mixed; 0: never. [default: {_UNSET.refresh}]")] = _UNSET.refresh,
+    transfer: Annotated[int, _option(
+        f"Images between two transfers of scheme capacitor; 0: never. [default: {_UNSET.transfer}]")] = _UNSET.transfer,
+    inversion: Annotated[bool, _option(
+        "Invert the polarity of the capacitors at every transfer. [default: yes]")] = _UNSET.inversion,
+    trains: Annotated[str, _option(
+        f"Coincidence updates of scheme capacitor: {', '.join(TRAINS)}. [default: {_UNSET.trains}]")] = _UNSET.trains,
+    output_scale: Annotated[float | None, _option(
         "Weights of the last layer are this times those of the others for the same conductances, 0.001 to 1000. "
-        f"[default: {_UNSET.output_scale:g}]")] = _UNSET.output_scale,
+        f"[default: {_of('output_scale')}]")] = None,
     test_images: Annotated[int, _option("Test images per evaluation; 0: all. [default: 0]")] = _UNSET.test_images,
 ) -> Options:
     return Options(**locals())
@@ -161,12 +180,14 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
     if options.waves and options.resume:
         raise InputError("waves are of the first images trained: a resumed run has none")
     layers = parse_layers(options.layers) if options.layers else None
+    default_rate(options.loss, options.scheme)                       # both must be known
     build = _build(options)
-    data = datasets.load(options.dataset, say=say)
+    data = datasets.load(options.dataset, say=say, auto=SCHEMES[options.scheme].auto)
     experiment = _experiment(options, layers, build, data)
     experiment.check_data(data)
     compile_program(experiment, experiment.rate)                     # capacities, before anything is written or built
-    names = {name: Path("runs") / f"{data.name}-{experiment.layers_text}-seed{experiment.seed}-{name}" for name in BACKENDS}
+    kind = data.name if experiment.scheme == "mixed" else f"{data.name}-{experiment.scheme}"
+    names = {name: Path("runs") / f"{kind}-{experiment.layers_text}-seed{experiment.seed}-{name}" for name in BACKENDS}
     out = options.out or names.pop(options.backend)
     others = [] if options.out else list(names.values())
     with (RunDirectory(out) as directory,
@@ -208,7 +229,9 @@ def _run(options: Options, experiment: Experiment, data: datasets.Dataset, open_
 
 
 def _build(options: Options) -> Params:
-    params = Params.from_toml(options.params) if options.params else Params()
+    params = SCHEMES[options.scheme].params
+    if options.params:
+        params = Params.from_toml(options.params, params)
     if options.lanes is None:
         return params
     try:
@@ -218,14 +241,16 @@ def _build(options: Options) -> Params:
 
 
 def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params, data: datasets.Dataset) -> Experiment:
-    defaults = DEFAULTS[data.name]
+    defaults, scheme = DEFAULTS[data.name], SCHEMES[options.scheme]
     return Experiment(
+        scheme=options.scheme, transfer=options.transfer, inversion=options.inversion, trains=options.trains,
         dataset=data.name, layers=layers or parse_layers(defaults.layers), params=params, seed=options.seed,
         images=defaults.images if options.images is None else options.images,
         epochs=defaults.epochs if options.epochs is None else options.epochs,
-        loss=options.loss, activation=options.activation,
-        rate=default_rate(options.loss) if options.rate is None else options.rate,
-        rate_decay=options.rate_decay, refresh=options.refresh, output_scale=options.output_scale,
+        loss=options.loss, activation=scheme.activation if options.activation is None else options.activation,
+        rate=default_rate(options.loss, options.scheme) if options.rate is None else options.rate, refresh=options.refresh,
+        rate_decay=scheme.rate_decay if options.rate_decay is None else options.rate_decay,
+        output_scale=scheme.output_scale if options.output_scale is None else options.output_scale,
         test_images=options.test_images)
 
 

@@ -153,8 +153,8 @@ class Decoder(wiring.Component):
         self.u = u
         super().__init__({
             "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixDescriptor(u)), "line": In(13), "inverted": In(1),
-            "lines": Out(LinesCommand(u)), "vector": Out(VectorCommand(u)), "update": Out(UpdateCommand(u)), "scan": Out(ScanCommand(u)),
-            "accept": Out(AcceptCommand(u)),
+            "lines": Out(LinesCommand(u)), "vector": Out(VectorCommand(u)), "update": Out(UpdateCommand(u)),
+            "scan": Out(ScanCommand(u)), "accept": Out(AcceptCommand(u)),
         })
 
     def elaborate(self, platform):
@@ -223,7 +223,8 @@ class Decoder(wiring.Component):
         first, rows = Signal(13), operand(word, Opcode.FIRE, "rows")     # first: line LINE of the side that ``transpose`` names
         m.d.comb += first.eq(self.line + Mux(operand(word, Opcode.POINT, "transpose"), self.matrix.col0, self.matrix.row0))
         return {
-            "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(trim, LinesOp.TRIM, Mux(seed, LinesOp.SEED, lines["op"])))),
+            "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(
+                trim, LinesOp.TRIM, Mux(seed, LinesOp.SEED, lines["op"])))),
             "seed": operand(word, Opcode.SEED, "state"),
             "first": Mux(point, first, lines["first"]), "line": first,
             "half": Mux((half == Half.DIFFERENCE) & Mux(own[1], own[0], inverted), Half.INVERTED, half),
@@ -231,5 +232,5 @@ class Decoder(wiring.Component):
                                                  Mux(trim, operand(word, Opcode.TRIM, "steps"), lines["steps"]))),
             "down": Mux(fire, rows ^ operand(word, Opcode.FIRE, "negate") ^ inverted, inverted), "rows": rows,
             "sequence": operand(word, Opcode.FIRE, "sequence"), "kind": operand(word, Opcode.TRIM, "kind"),
-            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e")},
+            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e", "dither")},
         }

@@ -3,8 +3,8 @@
 Line l holds a code (magnitude, polarity). A window of ``steps`` steps drives line l in those steps k = 0 .. steps - 1 that have
 k < magnitude: its pulse is min(magnitude, steps) cycles long and begins with the window.
 
-A train (builds with ``capacitor``) is a window of ``slots`` slots with other thresholds than k: line l is driven in those slots in
-which its magnitude is larger than the slot's threshold and, of rows, its polarity is ``negative``::
+A train (builds with ``capacitor``) is a window of ``slots`` slots with other thresholds than k: line l is driven in those slots
+in which its magnitude is larger than the slot's threshold and, of rows, its polarity is ``negative``::
 
     sequence SPREAD   rows k 2^(line_bits - slot_bits) + half, columns reversed(k) 2^(line_bits - slot_bits) + half
     sequence RANDOM   ``random``, that of the present slot
@@ -30,7 +30,7 @@ i : In(LineWriteSignature(u))
 drive, polarity : Out(n_lines)
     Registers. ``polarity`` is 1 for negative and holds with the code.
 trains, trains_polarity : Out(n_lines)
-    The same of the train drivers, with ``capacitor``.
+    The same of the train drivers, with ``capacitor``. ``dither``: of the shift register.
 integrate : Out(1)
     A window runs: register, high for ``steps`` cycles.
 last : Out(1)
@@ -42,14 +42,14 @@ Timing
 ------
 ``start`` in cycle t: ``integrate`` in cycles t + 1 .. t + steps; the codes may be written again from cycle t + steps + 1 on.
 
-Source: pulse-duration coding with polarity, papers of Nandakumar 2020 and Ambrogio 2018; trains: rows fire by x, columns by delta,
-the overlap counts, Ambrogio 2018 [papers.md A4]; the rest is design choice.
+Source: pulse-duration coding with polarity, papers of Nandakumar 2020 and Ambrogio 2018; trains: rows fire by x, columns by
+delta, the overlap counts, Ambrogio 2018 [papers.md A4]; the rest is design choice.
 """
 from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.shift_register import BITS, ShiftRegister
+from hdl.shift_register import BITS, DITHER_BITS, ShiftRegister
 from model.isa import Sequence
 from model.params import UnitParams
 
@@ -70,7 +70,8 @@ def LineWriteSignature(u: UnitParams):
 class Bank(wiring.Component):
     """Line drivers of one side: 0 rows, 1 columns of a train; ``i.columns`` is for ``LineDriver``.
 
-    ``random``: threshold of the present slot of a random train; ``random_step``: the next one is needed. Otherwise see the module.
+    ``random``: threshold of the present slot of a random train; ``random_step``: the next one is needed. For the rest see the
+    module.
     """
 
     def __init__(self, u: UnitParams, side: int = 0):
@@ -147,7 +148,7 @@ class LineDriver(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.rows = Bank(u)
-        trains = {"trains": Out(u.n_lines), "trains_polarity": Out(u.n_lines)} if u.capacitor else {}
+        trains = {"trains": Out(u.n_lines), "trains_polarity": Out(u.n_lines), "dither": Out(DITHER_BITS)} if u.capacitor else {}
         super().__init__({
             "i": In(LineWriteSignature(u)), "drive": Out(u.n_lines), "polarity": Out(u.n_lines), "integrate": Out(1),
             "last": Out(1), "active": Out(1), **trains,
@@ -165,7 +166,7 @@ class LineDriver(wiring.Component):
             for bank, mine in ((rows, ~i.columns), (columns, i.columns)):
                 m.d.comb += [bank.i.clear.eq(i.clear & mine), bank.i.en.eq(i.en & mine)]
             m.d.comb += [
-                random.load.eq(i.load), random.seed.eq(i.seed),
+                self.dither.eq(random.dither), random.load.eq(i.load), random.seed.eq(i.seed),
                 columns.i.start.eq(i.start & i.train), random.step.eq(rows.random_step), rows.random.eq(random.rows),
                 columns.random.eq(random.columns), self.trains.eq(columns.drive), self.trains_polarity.eq(columns.polarity),
                 self.active.eq(rows.active | columns.active | i.load),

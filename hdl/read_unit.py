@@ -4,7 +4,8 @@
 
 DRIVE   defines all lines: line first + e (e < count; first a multiple of vector_width) = element e of the vector words from
         ``address`` on: magnitude min(|v| >> shift, line_max), polarity = sign; all others 0. ``scaled``: the shift is less E[e],
-        limited to 0 to 31. ``trains``: the train drivers instead of the lines.
+        limited to 0 to 31. ``dither``: bits of the shift register below those left are added to |v| before the shift.
+        ``trains``: the train drivers instead of the lines.
 POINT   all lines 0 but ``first``, which gets code ``steps`` (positive, at most line_max).
 READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for one cycle, then the codes of outputs
         first .. first + count - 1 (any first, count >= 1), word by word, sign-extended into the vector words from ``address`` on
@@ -30,8 +31,8 @@ lines, window, last : Out(LineWriteSignature(u)), In(1), In(1)
     To ``LineDriver.i``; from its ``integrate`` and ``last``.
 tile, transpose, half, range, out_first, out_count, convert, codes
     The read half of the tile port (``hdl.ports.TileSignature``); ``integrate, drive, polarity`` are the line drivers'.
-exponents : In
-    E registers.
+exponents, dither : In
+    E registers; of the line drivers' shift register.
 fire, down, trim, trim_kind, trim_line : Out
     The capacitor half of the tile port.
 program_busy, hold : In(1), Out(1)
@@ -42,13 +43,14 @@ active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
     phase_* (accept cycle in phase_drive, phase_window; waiting in none), line_cycles (at the strobe: sum of magnitudes loaded;
-    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe); fires, fired_codes, trims,
-    ramps.
+    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe); fires, fired_codes,
+    trims, ramps (at the end).
 
 Timing
 ------
 From accept to ready: DRIVE words + 2; POINT 2; SEED 1; FIRE slots + 2; TRIM steps + 2, RESET + reset_gap_cycles; READ 1 + steps +
-convert_cycles + words. All windows wait for ``program_busy``, READ for ``codes.valid`` (convert_cycles is the tile's: from the strobe to the first word; then a word a cycle).
+convert_cycles + words. All windows wait for ``program_busy``, READ for ``codes.valid`` (convert_cycles is the tile's: from the
+strobe to the first word; then a word a cycle).
 READ accepted in cycle t: window t + 1 .. t + steps, strobe t + steps + 1.
 
 Source: design choice.
@@ -59,6 +61,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.line_driver import LineWriteSignature
 from hdl.ports import CodeWord, LinesCommand, VectorReadSignature, VectorWriteSignature
+from hdl.shift_register import DITHER_BITS
 from model.commands import LinesOp
 from model.isa import N_EXPONENTS, Half, Trim
 from model.params import UnitParams
@@ -82,13 +85,14 @@ class ReadUnit(wiring.Component):
             "convert": Out(1), "codes": In(stream.Signature(CodeWord(u))),
             "program_busy": In(1), "hold": Out(1),
             "code_stb": Out(1), "code_index": Out(13), "code_word": Out(CodeWord(u)), "active": Out(1),
-            "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
+            "dither": In(DITHER_BITS), "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
             "fire": Out(1), "down": Out(1), "trim": Out(1), "trim_kind": Out(2), "trim_line": Out(13),
             "events": Out(data.StructLayout({
                 "phase_drive": 1, "phase_window": 1, "phase_convert": 1, "phase_readout": 1,
                 "line_cycles": range(u.n_lines * u.line_max + 1), "line_saturations": range(u.vector_width + 1),
                 "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13,
-                "phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1), "phase_trim": 1, "trims": 1, "ramps": 1,
+                "phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1),
+                "phase_trim": 1, "trims": 1, "ramps": 1,
             })),
         })
 
@@ -111,11 +115,11 @@ class ReadUnit(wiring.Component):
         fetched = self.vector.data
         absolute = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
         loading, phase_drive, idle = Signal(), Signal(), Signal()
-        shifted = [Signal(u.element_bits, name=f"shifted{k}") for k in range(width)]
-        over = Signal(width)
+        shifted = [Signal(u.element_bits + u.capacitor, name=f"shifted{k}") for k in range(width)]
+        over, added = Signal(width), Signal(DITHER_BITS)
         m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
         for k in range(width):
-            m.d.comb += shifted[k].eq(absolute[k] >> shift)
+            m.d.comb += shifted[k].eq(absolute[k] + added >> shift if u.capacitor else absolute[k] >> shift)
             m.d.comb += lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits]))
 
         # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
@@ -146,12 +150,17 @@ class ReadUnit(wiring.Component):
         ]
 
         if u.capacitor:
+            dithers = Signal()
+            mask = Cat(shift > bit for bit in range(DITHER_BITS))
+            m.d.comb += added.eq(Mux(dithers, self.dither & mask, 0))
             with m.If(~idle):
                 m.d.comb += lines.columns.eq(to_trains)
         with m.FSM(name="ctl"):
             with m.State("IDLE"):
                 m.d.comb += idle.eq(1)
                 m.d.sync += to_trains.eq(0)
+                if u.capacitor:
+                    m.d.sync += dithers.eq(0)
                 with m.If(self.i.valid):
                     m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
                                  store.eq(command.store), line_word.eq(first_word), address.eq(command.address)]
@@ -161,7 +170,8 @@ class ReadUnit(wiring.Component):
                             m.d.sync += address.eq(command.address + 1)
                             if u.capacitor:
                                 m.d.comb += lines.columns.eq(command.trains)
-                                m.d.sync += [to_trains.eq(command.trains), shift.eq(self._shift(m, command))]
+                                m.d.sync += [to_trains.eq(command.trains), shift.eq(self._shift(m, command)),
+                                             dithers.eq(command.dither)]
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
@@ -257,7 +267,8 @@ class ReadUnit(wiring.Component):
         """States of FIRE and TRIM."""
         phase = [self.events.phase_fire.eq(self.firing), self.events.phase_trim.eq(~self.firing)]
         with m.State("WAIT_PROGRAM"):
-            m.d.comb += [self.lines.train.eq(self.firing), self.lines.sequence.eq(self.sequence), self.lines.negative.eq(self.rows)]
+            m.d.comb += [self.lines.train.eq(self.firing), self.lines.sequence.eq(self.sequence),
+                         self.lines.negative.eq(self.rows)]
             with m.If(~self.program_busy):
                 m.d.comb += self.lines.start.eq(1)
                 m.next = "PROGRAM"

@@ -18,6 +18,11 @@ class Program(Protocol):
         """Matrix descriptors in use [1]: ``Backend.chi`` takes 0 to n_matrices - 1."""
         ...
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether the matrices have accumulators: else ``Backend.chi`` is not to be called."""
+        ...
+
     def upkeep(self, n: int) -> str:
         """Entry of upkeep number ``n`` = 1, 2, ...: refresh or transfer."""
         ...

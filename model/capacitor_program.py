@@ -23,20 +23,23 @@ import math
 
 import numpy as np
 
-from model.isa import BKind, Half, Opcode, Sequence, Trim, VectorOp, Wait
-from model.program import ONE, ZERO_EXPONENT, Compiler
+from model.commands import MatrixDescriptor
+from model.isa import BKind, Half, Opcode, Sequence, Trim, VectorOp, Wait, Walk
+from model.program import ONE, ZERO_EXPONENT, CapacityError, Compiler, check_sides
 
 __all__ = ["CapacitorCompiler"]
 
 READ_STEPS = 15
 """Code and window of a transfer's reads [PWM steps]. Design choice: short, for the model has no noise that depends on it."""
 READ_RANGE = 3
-READS_LOG2 = 4
+READS_LOG2 = 3
 """log2 of the reads of w, and of the last look at the error [1]: the noise of a read is larger than a code. Design choice."""
 FIRST_READS_LOG2 = 2
 """log2 of the reads of the first look at the error [1]. Design choice."""
-OFFSET_US = 2.0
-"""Ambrogio 2018, Extended Data Fig. 9 [S]."""
+OFFSET_US = 0.0
+"""What the PCM pair is written below (above) its share, for the capacitor to make up for [uS]. Ambrogio 2018 has 2
+(Extended Data Fig. 9 [S]). Design choice: 0, since what a capacitor holds decays, here coherently in all weights, for the
+reference decays from V_init and the cells from above it."""
 AGAIN = 2
 """Rounds of reading and writing the PCM pairs again [1]. Design choice."""
 TOLERANCE_US = 1.5
@@ -48,15 +51,26 @@ RECHARGE_STEPS = 4
 class CapacitorCompiler(Compiler):
     """See the module; ``sequence``: of the trains; ``inversion``: False keeps polarity 0."""
 
-    def __init__(self, layers, params, loss, rate, activation, output_scale, sequence=Sequence.SPREAD, inversion=True):
+    def __init__(self, layers, params, loss, rate, activation, output_scale, sequence: Sequence, inversion: bool):
         self.sequence, self.inversion = sequence, inversion
         self.longest = max(layers[:-1]) + 1
         super().__init__(layers, params, loss, rate, activation, output_scale)
 
     # ---- layout -------------------------------------------------------------------------------------------------------
 
+    def _place_matrices(self):
+        """A tile each, since the cells of a column share a reference; lines are columns; no chi."""
+        u = self.u
+        self.program.accumulates = False
+        check_sides(self.layers, u)
+        if self.n_layers > u.n_tiles:
+            raise CapacityError(f"{self.n_layers} layers: the build has unit.n_tiles = {u.n_tiles}, and a matrix with capacitors "
+                                f"needs a tile of its own")
+        return [MatrixDescriptor(tile=k, row0=0, col0=0, rows=self.layers[k] + 1, cols=self.layers[k + 1], walk=int(Walk.COLS),
+                                 chi_base=0, words_per_line=1) for k in range(self.n_layers)]
+
     def _place_more(self):
-        """Vectors of a transfer: full codes, w, d, t, t0 + d, a sum, what is driven, where to write again, two for reads in turn."""
+        """Vectors of a transfer: full codes, w, d, t, t0 + d, a sum, what is driven, where to write again; two for reads."""
         (self.full, self.w, self.d, self.t, self.goal, self.sum, self.codes, self.again, *self.once) = (
             self._allocate(self.longest) for _ in range(10))
 
@@ -67,8 +81,8 @@ class CapacitorCompiler(Compiler):
         c = self.params.capacitor
         target_us = np.abs(code) * self._code_us() / c.gain
         share = np.clip(target_us / (c.ramp_us[1] - c.ramp_us[0]), 0, 1)
-        limit = round(c.ramp_steps * min(1, c.ramp_limit_us / c.ramp_us[1]) ** (1 / c.ramp_power))
-        self._table("ramp", np.sign(code) * np.minimum(np.round(c.ramp_steps * share ** (1 / c.ramp_power)), limit))
+        steps = np.minimum(np.round(c.ramp_steps * share ** (1 / c.ramp_power)), c.ramp_steps_used)
+        self._table("ramp", np.sign(code) * steps)
 
     def _code_us(self):
         """Weight of a code of a transfer's read [uS]."""
@@ -88,7 +102,7 @@ class CapacitorCompiler(Compiler):
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], shift=-exponent, trains=1,
-                   scaled=1, e=layer % ZERO_EXPONENT)
+                   scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM))
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:
             self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence), rows=1)
@@ -129,7 +143,7 @@ class CapacitorCompiler(Compiler):
         self._op(VectorOp.ADD, self.goal, self.t, self.d)
         self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
         self._drive(self.codes)
-        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps_used)
         if AGAIN:
             self._emit(Opcode.LOOP, count=AGAIN)
             self._write_again()
@@ -162,8 +176,8 @@ class CapacitorCompiler(Compiler):
             self._vector(VectorOp.SHL, dst, dst, self.rows, Wait.LINES, shift=READS_LOG2 - reads_log2)
 
     def _read(self, dst, polarity):
-        self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst, steps=READ_STEPS,
-                   polarity=polarity)
+        self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst,
+                   steps=READ_STEPS, polarity=polarity)
 
     def _drive(self, vector, shift=0):
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector, shift=shift)
@@ -173,8 +187,10 @@ class CapacitorCompiler(Compiler):
 
     def _target(self, sign):
         """T from w and d, with the offset and its special case."""
-        offset = max(1, round(OFFSET_US / self._code_us() * (1 << READS_LOG2)))
+        offset = round(OFFSET_US / self._code_us() * (1 << READS_LOG2))
         self._op(VectorOp.SUB, self.t, self.w, self.d)
+        if offset == 0:
+            return
         if sign < 0:
             self._op(VectorOp.MUL, self.t, self.t, imm=-1)
         self._op(VectorOp.ADD, self.t, self.t, imm=-offset)
@@ -202,7 +218,7 @@ class CapacitorCompiler(Compiler):
         self._drive(self.again)
         self._trim(Trim.RESET, self.u.reset_cycles)
         self._drive(self.codes)
-        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps_used)
 
     def _tune(self, reads_log2):
         """Steps of the capacitor by the error that is left."""

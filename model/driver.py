@@ -10,8 +10,8 @@ import numpy as np
 
 from model.analog.side import digest_of
 from model.commands import MatrixDescriptor
-from model.digital import host_stream
-from model.events import EVENTS
+from model.digital import host_stream, shift_register
+from model.events import EVENTS, INDEX
 from model.isa import ERRORS, Error, Opcode, Walk, encode
 from model.params import Params
 from model.program import Program
@@ -31,7 +31,7 @@ class Driver:
     def __init__(self, params: Params):
         self.params, self.u = params, params.unit
         self._program: Program | None = None
-        self._ramp_cycles = round(params.capacitor.ramp_s[1] / params.tile.cycle_s) - params.capacitor.ramp_steps
+        self._ramp_cycles = round(params.capacitor.ramp_used_s / params.tile.cycle_s) - params.capacitor.ramp_steps_used
         self._counted_before = dict.fromkeys((event.name for event in EVENTS), 0)
         self.training_cycles = 0
         """Unit time of training, refresh and transfers so far: the time base of drift and decay [cycles]."""
@@ -137,8 +137,8 @@ class Driver:
         """What a run has changed, for ``restore`` on any backend; training goes on as if it had not been asked for.
 
         chi.<matrix> (rows, cols); dirty: lines programmed since their last scan, by chi word index; counters, in the order of
-        ``model/events.py``; training_cycles; polarity; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew for every
-        image, or by the entries ``setup`` and ``clear``.
+        ``model/events.py``; training_cycles; polarity; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew
+        for every image, or by the entries ``setup`` and ``clear``.
         """
         return {
             **{f"chi.{k}": chi for k, chi in enumerate(self._all_chi())}, "dirty": self._dirty(),
@@ -154,7 +154,7 @@ class Driver:
         """
         self.execute("clear")
         memory = np.zeros((self.u.chi_words, self.u.lanes), np.int64)
-        for k, d in enumerate(self.program.matrices):
+        for k, d in enumerate(self.program.matrices if self.program.accumulates else ()):
             chi = state[f"chi.{k}"]
             self.load_chi(k, chi)
             words = self._chi_words(d, chi)
@@ -165,6 +165,11 @@ class Driver:
         else:
             self.polarity = int(state["polarity"])
             self.execute(f"polarity_{self.polarity}")
+            slots = int(state["counters"][INDEX["fires"]]) * self.u.slots
+            seed = [encode(Opcode.SEED, state=shift_register.after(slots)), encode(Opcode.HALT)]
+            self._load(Program(self.params, self.program.layers, seed, {"seed": 0}))
+            self._execute(0, 0, _no_packets(), 0, evaluating=False, time=0)
+            self._load(self.program)
         self._restore_side({name[5:]: array for name, array in state.items() if name.startswith("side.")}, state["dirty"])
         self.training_cycles = int(state["training_cycles"])
         now = self.counters()
@@ -184,7 +189,9 @@ class Driver:
         return digest_of(self._digest_parts(), self._all_chi())
 
     def conservation(self) -> tuple[bool, int]:
-        """Check the ledger against chi and the pulses; returns (holds, weights checked)."""
+        """Check the ledger against chi and the pulses; returns (holds, weights checked): none without accumulators."""
+        if not self.program.accumulates:
+            return True, 0
         return self._check_conservation(self._all_chi())
 
     def close(self) -> None:
@@ -219,7 +226,7 @@ class Driver:
         self._load(self.program)
 
     def _all_chi(self):
-        return [self.chi(matrix) for matrix in range(self.program.n_matrices)]
+        return [self.chi(matrix) for matrix in range(self.program.n_matrices if self.program.accumulates else 0)]
 
     def _run_entry(self, entry, packets, loop_count=0):
         trains = entry.startswith(("train", "scan", "transfer"))

@@ -12,8 +12,8 @@ import enum
 from typing import NamedTuple
 
 __all__ = [
-    "BARRIERS", "CAPACITOR_ONLY", "ERRORS", "FORMATS", "INSTRUCTION_BITS", "N_EXPONENTS", "BKind", "Error", "Field", "Half", "Kind",
-    "Opcode", "Sequence", "Trim", "VectorOp", "Wait", "Walk", "decode", "document", "encode",
+    "BARRIERS", "CAPACITOR_ONLY", "ERRORS", "FORMATS", "INSTRUCTION_BITS", "N_EXPONENTS", "BKind", "Error", "Field", "Half",
+    "Kind", "Opcode", "Sequence", "Trim", "VectorOp", "Wait", "Walk", "decode", "document", "encode",
 ]
 
 INSTRUCTION_BITS = 128
@@ -199,7 +199,8 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.DRIVE: ("Load the line drivers of a matrix side: mag = min(|v| >> shift, line_max), polarity = sign.", (
         _MATRIX, _TRANSPOSE, _f("src", 12, "first word"), _f("shift", 5, "right shift of the magnitude"),
         _f("trains", 1, "1: load the train drivers of FIRE instead"),
-        _f("scaled", 1, "1: the shift is ``shift`` - E[e], limited to 0 to 31"), _f("e", 3, "exponent register"))),
+        _f("scaled", 1, "1: the shift is ``shift`` - E[e], limited to 0 to 31"), _f("e", 3, "exponent register"),
+        _f("dither", 1, "1: round at random, by bits of the shift register, so that nothing is lost in the mean"))),
     Opcode.READ: ("Read window, conversion, codes to the vector memory.", (
         _MATRIX, _TRANSPOSE, _f("half", 2, "Half"), _f("range", 2, "converter range select"), _f("dst", 12, "first word"),
         _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"),
@@ -228,8 +229,7 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.CLEAR: ("chi of a matrix = 0; its lines are marked clean.", (_MATRIX,)),
     Opcode.DUMP: ("Barrier: send chi of a matrix as one packet.", (_MATRIX,)),
     Opcode.LOAD: ("Barrier: take chi of a matrix from one input packet (the layout of DUMP).", (_MATRIX,)),
-    Opcode.FIRE: ("Coincidence update: rows fire by the line drivers, columns by the train drivers; an overlap is a step of the "
-                  "capacitor, up where the signs of row, column, ``negate`` and polarity multiply to +.", (
+    Opcode.FIRE: ("Coincidence update: rows fire by line, columns by train drivers; an overlap is a step of the capacitor.", (
         _MATRIX, _f("sequence", 1, "Sequence"), _f("rows", 1, "sign of the rows that fire: 0 positive, 1 negative"),
         _f("negate", 1, "1: subtract instead of add"))),
     Opcode.POINT: ("Drive line LINE of a matrix side alone.", (_MATRIX, _TRANSPOSE, _f("code", 8, "its code"))),

@@ -15,7 +15,7 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MNIST", "SMALL", "CapacitorParams", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
+__all__ = ["CAPACITOR", "MNIST", "SMALL", "CapacitorParams", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
 
 
 class ParamsError(ValueError):
@@ -246,7 +246,7 @@ class CapacitorParams:
     """
 
     gain: float = 3.0
-    """F: weight of the PCM pair against the capacitor [1]. Ambrogio 2018 has the symbol; the value is unsure [papers.md A2, M?]."""
+    """F: weight of the PCM pair against the capacitor [1]. Ambrogio 2018 has the symbol; the value is unsure [A2, M?]."""
     v_init: float = 0.5
     """Voltage after a recharge [V]. Ambrogio 2018, Extended Data Fig. 9 [S]."""
     v_decay: float = 0.8
@@ -254,15 +254,15 @@ class CapacitorParams:
     v_window: tuple[float, float] = (0.2, 1.1)
     """Lowest and highest voltage [V]. Design choice."""
     decay_s: float = 20e-3
-    """Time constant of the decay [s]. Design choice: 5.16 ms [papers.md A2, M?] scaled with the time per image, so that an interval
-    of 8,000 images lasts the same share of it as in the paper (240 ns an image [papers.md A3, M?], here about 0.8 us)."""
+    """Time constant of the decay [s]. Design choice: 5.16 ms [papers.md A2, M?] scaled with the time per image, so that an
+    interval of 8,000 images lasts about the same share of it as in the paper (240 ns an image [A3, M?], here about 1 us)."""
     decay_tick_log2: int = 16
     """The decay is applied on a grid of 2^decay_tick_log2 cycles [log2 cycles] (66 us at 1 ns). Design choice."""
     threshold: tuple[float, float] = (0.3, 0.01)
     """V_T of the read transistor: mean and device-to-device deviation [V]. Design choice: papers.md A4 has no sigma."""
     slope: tuple[float, float] = (60.0, 18.0)
     """k [uS/V], q [uS/V^2] of g = (k - q u) u, u = max(V - V_T, 0). Design choice: a mildly saturating transistor."""
-    step_us: float = 0.02
+    step_us: float = 0.05
     """Mean change of g by one slot of overlap, at v_init [uS]. Design choice."""
     step_spread: tuple[float, float] = (0.1, 0.1)
     """Device-to-device relative deviation of the step up (PMOS) and down (NMOS) [1]. Design choice [papers.md A4: unknown]."""
@@ -274,7 +274,7 @@ class CapacitorParams:
     """Conductance after RESET and a ramp of the shortest and of the longest duration [uS]. Extended Data Fig. 7 [S]: control is
     poor above 20 uS."""
     ramp_steps: int = 31
-    """Longest ramp [steps of the ramp clock]. Design choice. Each step is longer than the one before, see ``model.analog.ramp``."""
+    """Longest ramp [steps of the ramp clock]. Design choice. The durations of n steps are a geometric series, see ramp_s."""
     ramp_power: float = 1.2
     """Conductance over steps: lowest + (highest - lowest) (n / ramp_steps)^ramp_power. Design choice."""
     ramp_sigma: tuple[float, float] = (0.05, 0.3)
@@ -285,6 +285,16 @@ class CapacitorParams:
     """Above it a ramp's result is no more under control: its excess is drawn at random [uS]. Extended Data Fig. 7 [S]."""
     ramp_s: tuple[float, float] = (13.6e-9, 4.4e-6)
     """Duration of the shortest and the longest ramp [s], steps in between in a geometric series. Extended Data Fig. 7 [S]."""
+
+    @property
+    def ramp_steps_used(self) -> int:
+        """Steps of the longest ramp whose result is under control [1]."""
+        return round(self.ramp_steps * min(1.0, self.ramp_limit_us / self.ramp_us[1]) ** (1 / self.ramp_power))
+
+    @property
+    def ramp_used_s(self) -> float:
+        """Duration of a ramp of ``ramp_steps_used`` steps [s]."""
+        return self.ramp_s[0] * (self.ramp_s[1] / self.ramp_s[0]) ** ((self.ramp_steps_used - 1) / (self.ramp_steps - 1))
 
     def __post_init__(self):
         for name, low, high in (
@@ -386,3 +396,8 @@ SMALL = Params(unit=UnitParams(
     set_cycles=5, set_gap_cycles=2, reset_cycles=3, reset_gap_cycles=4,
 ))
 """A few lines, lanes and words: block tests and proofs."""
+
+CAPACITOR = Params(
+    unit=UnitParams(capacitor=1, lanes=32, n_luts=8, program_words=1024, vector_words=512),
+    tile=TileParams(g_max_us=25.0, weight_range_us=128.0, adc_range=(4.0, 8.0, 1.0, 2.64)))
+"""The capacitor scheme for 528-250-125-10. 128 uS for a weight of 1: so a write error of the devices is small beside a weight."""

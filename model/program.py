@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.commands import MatrixDescriptor
-from model.isa import BKind, Half, Opcode, VectorOp, Wait, Walk, encode
+from model.isa import BKind, Half, Opcode, Sequence, VectorOp, Wait, Walk, encode
 from model.params import Params, UnitParams
 
-__all__ = ["ACTIVATIONS", "ONE", "ZERO_EXPONENT", "CapacityError", "Compiler", "Program", "compile_experiment", "compile_network"]
+__all__ = ["ACTIVATIONS", "ONE", "ZERO_EXPONENT", "CapacityError", "Compiler", "Program", "check_sides", "compile_experiment",
+           "compile_network"]
 
 ONE = 16320
 """Raw value of full scale: 255 (a pixel, a target) times 64; shifted right by 7 it is the largest line code."""
@@ -87,6 +88,8 @@ class Program:
     luts: list[np.ndarray] = field(default_factory=list)
     target_element: int = 0
     packet_bytes: int = 0
+    accumulates: bool = True
+    """Whether the matrices have an accumulator, chi."""
 
     @property
     def n_matrices(self) -> int:
@@ -122,21 +125,23 @@ class Program:
 def compile_experiment(experiment, rate: float) -> Program:
     """Compile the network of an ``Experiment`` with learning rate ``rate`` [1]."""
     return compile_network(experiment.layers, experiment.params, experiment.loss, rate, experiment.activation,
-                           experiment.output_scale)
+                           experiment.output_scale, experiment.scheme, experiment.trains, experiment.inversion)
 
 
 def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4, activation: str = "sigmoid",
-                    output_scale: float = 1.0, **scheme) -> Program:
+                    output_scale: float = 1.0, scheme: str = "mixed", trains: str = "random", inversion: bool = True) -> Program:
     """Compile an MLP. layers: sizes from input to output; loss: mse, sigmoid-ce or softmax-ce; rate [1]; output_scale: weights of
-    the last layer are this times (G+ - G-) / weight_range_us [1]; scheme: options of ``capacitor_program``, for builds with it.
+    the last layer are this times (G+ - G-) / weight_range_us [1]; scheme: mixed, or capacitor with its ``trains`` (spread or
+    random) and ``inversion``.
 
     Raises CapacityError if the network does not fit the build.
     """
-    if not params.unit.capacitor:
-        return Compiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale).program
-    from model.capacitor_program import CapacitorCompiler  # it is made from this module
+    common = tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale
+    if scheme == "mixed":
+        return Compiler(*common).program
+    from model.capacitor_program import CapacitorCompiler  # which is made from this module
 
-    return CapacitorCompiler(tuple(layers), params, loss, rate, ACTIVATIONS[activation], output_scale, **scheme).program
+    return CapacitorCompiler(*common, Sequence[trains.upper()], inversion).program
 
 
 class Compiler:
@@ -148,7 +153,7 @@ class Compiler:
         self.n_layers = len(layers) - 1
         self.output_scale = output_scale
         self.program = Program(params, layers)
-        self.program.matrices = _place_matrices(layers, self.u)
+        self.program.matrices = self._place_matrices()
         self._place_vectors()
         self._tables()
         self._entries()
@@ -160,6 +165,9 @@ class Compiler:
 
     def _words(self, count):
         return -(-count // self.u.vector_width)
+
+    def _place_matrices(self):
+        return _place_matrices(self.layers, self.u)
 
     def _place_vectors(self):
         """Allocate the vector memory: two packet buffers, then per layer z, h, slope, delta, code, back; and scratch."""
@@ -270,7 +278,7 @@ class Compiler:
             self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE, imm=ONE)
         self._clear_more()
         self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT, imm=0)
-        for matrix in range(self.n_layers):
+        for matrix in range(self.n_layers if self.program.accumulates else 0):
             self._emit(Opcode.CLEAR, matrix=matrix)
         self._emit(Opcode.HALT)
 
@@ -292,7 +300,7 @@ class Compiler:
             self._emit(Opcode.HALT)
 
         self._upkeep()
-        for matrix in range(self.n_layers):
+        for matrix in range(self.n_layers if self.program.accumulates else 0):
             for opcode in (Opcode.DUMP, Opcode.LOAD):
                 self._entry(f"{opcode.name.lower()}_{matrix}")
                 self._emit(opcode, matrix=matrix)
@@ -420,24 +428,30 @@ class Compiler:
                    floor=round(self.params.tile.step_us / 2 * codes_per_us))
 
 
-def _place_matrices(layers, u: UnitParams) -> list[MatrixDescriptor]:
-    """Give every layer a tile region, chi words and a walk axis."""
-    n_layers = len(layers) - 1
-    if n_layers > u.n_matrices:
-        raise CapacityError(f"{n_layers} layers: the build has unit.n_matrices = {u.n_matrices} descriptors")
-    free_rows = [0] * u.n_tiles
-    chi_base, matrices = 0, []
-    for layer in range(n_layers):
+def check_sides(layers, u: UnitParams) -> None:
+    """Raise CapacityError if there are more layers than descriptors, or one has more rows or columns than a tile."""
+    if len(layers) - 1 > u.n_matrices:
+        raise CapacityError(f"{len(layers) - 1} layers: the build has unit.n_matrices = {u.n_matrices} descriptors")
+    for layer in range(len(layers) - 1):
         rows, cols = layers[layer] + 1, layers[layer + 1]
         if rows > u.n_rows or cols > u.n_cols:
             name, need, have = ("n_rows", rows, u.n_rows) if rows > u.n_rows else ("n_cols", cols, u.n_cols)
             raise CapacityError(f"layer {layer + 1} ({layers[layer]}-{cols}) needs {need} {name[2:]}: "
                                 f"a tile of this build has unit.{name} = {have}")
-        # cells with a capacitor share a reference along a column: a tile holds one matrix of them
-        tile = next((k for k in range(u.n_tiles) if free_rows[k] + rows <= u.n_rows and not (u.capacitor and free_rows[k])), None)
+
+
+def _place_matrices(layers, u: UnitParams) -> list[MatrixDescriptor]:
+    """Give every layer a tile region, chi words and a walk axis."""
+    n_layers = len(layers) - 1
+    check_sides(layers, u)
+    free_rows = [0] * u.n_tiles
+    chi_base, matrices = 0, []
+    for layer in range(n_layers):
+        rows, cols = layers[layer] + 1, layers[layer + 1]
+        tile = next((k for k in range(u.n_tiles) if free_rows[k] + rows <= u.n_rows), None)
         if tile is None:
             raise CapacityError(f"layer {layer + 1} ({rows} rows) fits no tile: the build has unit.n_tiles = {u.n_tiles} "
-                                f"of {u.n_rows} rows{', and a matrix with capacitors needs one of its own' if u.capacitor else ''}")
+                                f"of {u.n_rows} rows")
         walk, words = _choose_walk(rows, cols, u, sparse_rows=layer == 0, free=u.chi_words - chi_base)
         lines = rows if walk == Walk.ROWS else cols
         if chi_base + lines * words > u.chi_words:

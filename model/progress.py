@@ -81,15 +81,17 @@ def print_summary(console: Console, result: dict, out: str):
     table.add_column(justify="right")
     table.add_column()
     per_image = result["cycles_per_image"]
-    other = per_image - result["programming_cycles_per_image"] - result["refresh_cycles_per_image"]
+    apart = {"programming": "", "refresh": f"{result['refreshes']} cells rewritten"}
+    if result.get("transfers"):
+        apart = {"transfer": f"{result['transfers']} transfers"}
+    other = per_image - sum(result[f"{name}_cycles_per_image"] for name in apart)
     for name, value, note in (
         ("test accuracy", f"{100 * result['test_accuracy']:.2f} %", f"{result['test_images']} images, same backend"),
         ("training accuracy", f"{100 * result['train_accuracy']:.2f} %", "last epoch, each image before its update"),
         ("images trained", f"{result['images_trained']}", f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''}"),
         ("cycles per image", f"{per_image:.1f}", "1 cycle = 1 ns nominal"),
         ("  compute", f"{other:.1f}", ""),
-        ("  programming", f"{result['programming_cycles_per_image']:.1f}", ""),
-        ("  refresh", f"{result['refresh_cycles_per_image']:.1f}", f"{result['refreshes']} cells rewritten"),
+        *((f"  {name}", f"{result[f'{name}_cycles_per_image']:.1f}", note) for name, note in apart.items()),
         ("SET pulses per image", f"{result['pulses_per_image']:.2f}", "without refresh"),
         ("saturations", f"{result['saturations']}", "lines, elements, chi, updates"),
         ("run time per image", f"{result['ms_per_image']:.3f} ms", ""),

@@ -65,6 +65,9 @@ class _Position:
     tested: int = 0
     """Test images of the evaluation under way [1], and ``test_hits``: of these, right."""
     test_hits: int = 0
+    transfers: int = 0
+    """Transfers so far [1], and ``transfer_cycles``: their cycles."""
+    transfer_cycles: int = 0
 
 
 def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_program: CompileProgram[P], record: Record,
@@ -94,6 +97,15 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
             if checkpoints.stop:
                 raise KeyboardInterrupt
 
+    def upkeep(program):
+        """Scan, or transfer: of which the cycles are counted apart."""
+        if not program.accumulates:
+            at.transfers += 1
+            at.transfer_cycles -= backend.counters()["time"]
+        backend.execute(program.upkeep(at.trained // experiment.upkeep))
+        if not program.accumulates:
+            at.transfer_cycles += backend.counters()["time"]
+
     train_accuracy = test_accuracy = 0.0
     first = at.epoch
     for epoch, order in enumerate(sample_order(experiment, len(data.train_labels))):
@@ -109,20 +121,20 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
         at.epoch = epoch
         while at.done < len(order):
             stop = min(len(order), at.done + CHUNK)
-            if experiment.refresh:
-                stop = min(stop, at.done + experiment.refresh - at.trained % experiment.refresh)
+            if experiment.upkeep:
+                stop = min(stop, at.done + experiment.upkeep - at.trained % experiment.upkeep)
             chosen = order[at.done:stop]
             with meter.measure(len(chosen)) as step:
                 step_hits = _run(backend, program, "train", data.train_images[chosen], data.train_labels[chosen])
                 at.trained += len(chosen)
-                if experiment.refresh and at.trained % experiment.refresh == 0:
-                    backend.execute(program.upkeep(at.trained // experiment.refresh))
+                if experiment.upkeep and at.trained % experiment.upkeep == 0:
+                    upkeep(program)
             at.done = stop
             at.hits += int(step_hits.sum())
             hits = np.concatenate([hits, step_hits])[-ACCURACY_WINDOW:]
             record({"event": "train", "epoch": epoch, "images": at.trained, "accuracy": float(hits.mean()), **step,
                     "refreshes": meter.total["refreshes"]})
-            if at.trained * CHI_SAMPLES >= at.next_chi * total:
+            if program.accumulates and at.trained * CHI_SAMPLES >= at.next_chi * total:
                 record({"event": "chi", "images": at.trained, **_occupancy(backend, program, experiment.params.unit.eps)})
                 at.next_chi += 1
                 meter.rebase()
@@ -139,10 +151,11 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
         at.done = at.hits = at.tested = at.test_hits = 0
     conservation_ok, weights_checked = backend.conservation()
     return {
-        "backend": backend.name, "dataset": data.name, "layers": list(experiment.layers), "seed": experiment.seed,
-        "images_trained": at.trained, "epochs": experiment.epochs, "test_images": tests,
+        "backend": backend.name, "scheme": experiment.scheme, "dataset": data.name, "layers": list(experiment.layers),
+        "seed": experiment.seed, "images_trained": at.trained, "epochs": experiment.epochs, "test_images": tests,
         "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
-        **_figures(meter.total, at.trained), "ms_per_image": 1e3 * meter.wall_s / at.trained,
+        **_figures(meter.total, at.trained), "transfers": at.transfers,
+        "transfer_cycles_per_image": at.transfer_cycles / at.trained, "ms_per_image": 1e3 * meter.wall_s / at.trained,
         "training_s": meter.wall_s, "machine": machine(),
         "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
         "digest": backend.digest(), "versions": versions(),

@@ -62,7 +62,7 @@ def corner_commands(u):
             yield command(LinesOp.DRIVE, count=u.n_cols, shift=shift, address=2, trains=1)
             yield command(LinesOp.FIRE, tile=1, steps=u.slots, sequence=sequence, rows=rows, down=shift == 9)
         for e in range(len(EXPONENTS)):
-            yield command(LinesOp.DRIVE, count=u.n_cols, shift=8, scaled=1, e=e, trains=e % 2)
+            yield command(LinesOp.DRIVE, count=u.n_cols, shift=8, scaled=1, e=e, trains=e % 2, dither=e // 2 % 2)
             yield command(LinesOp.FIRE, tile=1, steps=u.slots)
         for kind in range(4):
             yield command(LinesOp.TRIM, tile=1, transpose=1, kind=kind, line=kind % u.n_cols, steps=u.line_max - kind)
@@ -74,7 +74,8 @@ def corner_commands(u):
 def random_commands(u, n, seed):
     source = random.Random(seed)
     for _ in range(n):
-        op = source.choice((LinesOp.DRIVE, LinesOp.READ, LinesOp.READ, LinesOp.POINT) + u.capacitor * (LinesOp.FIRE, LinesOp.TRIM))
+        trained = u.capacitor * (LinesOp.FIRE, LinesOp.TRIM)
+        op = source.choice((LinesOp.DRIVE, LinesOp.READ, LinesOp.READ, LinesOp.POINT, *trained))
         transpose = source.randrange(2)
         n_out = u.n_rows if transpose else u.n_cols
         if op == LinesOp.FIRE:
@@ -86,9 +87,10 @@ def random_commands(u, n, seed):
                           line=source.randrange(u.n_cols if transpose else u.n_rows), steps=source.randint(1, u.line_max))
         elif op == LinesOp.READ:
             first = source.randrange(n_out)
-            yield command(op, tile=source.randrange(2), transpose=transpose, half=source.randrange(3 + u.capacitor), range=source.randrange(4),
-                          first=first, count=source.randint(1, n_out - first), address=source.randrange(u.vector_words // 2),
-                          steps=source.randint(1, source.choice((3, u.line_max))), store=source.randrange(2))
+            yield command(op, tile=source.randrange(2), transpose=transpose, half=source.randrange(3 + u.capacitor),
+                          range=source.randrange(4), first=first, count=source.randint(1, n_out - first),
+                          address=source.randrange(u.vector_words // 2), store=source.randrange(2),
+                          steps=source.randint(1, source.choice((3, u.line_max))))
         elif op == LinesOp.POINT:
             yield command(op, first=source.randrange(u.n_lines), steps=source.randint(1, u.line_max))
         else:
@@ -133,6 +135,8 @@ class Path(Elaboratable):
         connect(m, self.unit.w, self.memory.w_lines)
         connect(m, self.unit.lines, self.driver.i)
         m.d.comb += self.unit.last.eq(self.driver.last)
+        if self.driver.u.capacitor:
+            m.d.comb += self.unit.dither.eq(self.driver.dither)
         return m
 
 
@@ -143,7 +147,7 @@ def run_twin(u, commands, vec, tile):
     vec, times, windows = vec.copy(), [], []
     for c in commands:
         if c.op == LinesOp.DRIVE:
-            times.append(twin.drive(u.constants, c, vec, exponents, trains if c.trains else lines, counters))
+            times.append(twin.drive(u.constants, c, vec, exponents, register, trains if c.trains else lines, counters))
         elif c.op == LinesOp.FIRE:
             twin.patterns(u.constants, c, lines, trains, register.copy(), *patterns)
             windows.append((c.tile, *(tuple(pattern.tolist()) for pattern in patterns)))
@@ -227,8 +231,8 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
             if trimming and not ctx.get(dut.trim):
                 analog.trim(tile.constants, tile.state, tile.program_rngs, ctx.get(dut.tile), ctx.get(dut.transpose),
                             ctx.get(dut.trim_line), charge, ctx.get(dut.trim_kind), steps, ctx.get(dut.down), 0)
-                windows.append((*(ctx.get(getattr(dut, name)) for name in ("tile", "transpose", "trim_kind", "trim_line", "down")),
-                                *charge.tolist()))
+                names = ("tile", "transpose", "trim_kind", "trim_line", "down")
+                windows.append((*(ctx.get(getattr(dut, name)) for name in names), *charge.tolist()))
             if ended:
                 analog.fire(tile.constants, tile.state, ctx.get(dut.tile), slots[0][:u.n_rows], slots[1][:u.n_cols],
                             slots[2][:u.n_cols])
@@ -307,8 +311,8 @@ def test_model_drive_is_the_definition():
     for _ in range(200):
         v, shift = source.choice((-32768, 32767, source.randint(-32768, 32767))), source.randrange(20)
         vec, lines = np.full(u.vector_width, v, np.int32), np.full(u.n_lines, 9, np.int32)
-        twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, np.array(EXPONENTS), lines,
-                   np.zeros(N_EVENTS, np.int64))
+        twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, np.array(EXPONENTS),
+                   np.ones(1, np.int64), lines, np.zeros(N_EVENTS, np.int64))
         want = [0] * u.n_lines
         want[4] = int(np.sign(v)) * min(abs(v) // 2 ** shift, u.line_max)
         assert lines.tolist() == want

@@ -28,8 +28,8 @@ from numba import njit
 from model.params import CapacitorParams, TileParams
 
 __all__ = [
-    "DRIFT_BITS", "DeviceConstants", "device_constants", "draw", "drift_factor", "drift_index", "drifted", "normals", "ramp_level",
-    "read_variance", "reset_level", "set_level", "set_moments",
+    "DRIFT_BITS", "DeviceConstants", "device_constants", "draw", "drift_factor", "drift_index", "drifted", "normals",
+    "ramp_level", "read_variance", "reset_level", "set_level", "set_moments",
 ]
 
 FRACTION = 8

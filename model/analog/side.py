@@ -1,7 +1,8 @@
 """The analogue side of a unit: tiles, generators, the conservation ledger, and the time base of drift.
 
 Both backends keep one: ``model`` in its own process, ``rtl`` in the simulator's. Drift and the decay of capacitors follow unit
-time on coarse grids: at the start of a program the tiles are brought to the ticks of the training time reached by then. Source: design 3.3, 3.8.
+time on coarse grids: at the start of a program the tiles are brought to the ticks of the training time reached by then.
+Source: design 3.3, 3.8.
 """
 import hashlib
 
@@ -42,15 +43,17 @@ class AnalogSide:
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a run changes here. Devices as they were made from the seed, and their spread, are left out.
 
-        tick, decay_tick; devices (bits: which are in g, n_set and ticks), g, n_set, ticks; pulses; v, v_reference; generators.<purpose>, ledger.random:
-        (tiles, 37) bytes as in ``tile.digest_parts``; ledger.net, .updates, .sums.<matrix>, .lines.<matrix>.
+        tick, decay_tick; devices (bits: which are in g, n_set and ticks), g, n_set, ticks; pulses; v, v_reference;
+        generators.<purpose>, ledger.random: (tiles, 37) bytes as in ``tile.digest_parts``; ledger.net, .updates, .sums.<matrix>,
+        .lines.<matrix>.
         """
         tiles, ledger = self.tiles, self.ledger
         changed = (tiles.g_programmed != self.made) | (tiles.n_set != 0) | (tiles.tick != 0)
         return {
-            "tick": np.array(self.tick), "decay_tick": np.array(self.decay_tick), "devices": np.packbits(changed), "g": tiles.g_programmed[changed],
-            "n_set": tiles.n_set[changed], "ticks": tiles.tick[changed], "pulses": tiles.pulses.copy(),
-            "v": tiles.cells.v.copy(), "v_reference": tiles.cells.v_reference.copy(),
+            "tick": np.array(self.tick), "decay_tick": np.array(self.decay_tick),
+            "devices": np.packbits(changed), "g": tiles.g_programmed[changed], "n_set": tiles.n_set[changed],
+            "ticks": tiles.tick[changed], "pulses": tiles.pulses.copy(), "v": tiles.cells.v.copy(),
+            "v_reference": tiles.cells.v_reference.copy(),
             **{f"generators.{purpose}": np.stack([_pack(generator) for generator in generators])
                for purpose, generators in self.generators._asdict().items()},
             "ledger.random": _pack(ledger.random), "ledger.net": ledger.net.copy(), "ledger.updates": ledger.updates.copy(),

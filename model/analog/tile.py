@@ -12,8 +12,8 @@ lane G+ before G-. With ``noise`` False nothing is drawn and every value is its 
 So an event split into several of consecutive lanes gives the same conductances.
 
 Where cells have a capacitor (``capacitor``; W = gain (G+ - G-) +- (g - g_ref)) there are two more: ``fire``, a coincidence
-update, and ``trim``, an operation on the cells of one line. ``trim`` draws per cell, ascending: RESET one for G+, one for G-; RAMP
-two; RECHARGE and TUNE none. ``fire`` draws nothing.
+update, and ``trim``, an operation on the cells of one line. ``trim`` draws per cell, ascending: RESET one for G+, one for G-;
+RAMP two; RECHARGE and TUNE none. ``fire`` draws nothing.
 
 Source: ``pcm`` and ``capacitor`` for the devices; design choice for the rest.
 """
@@ -27,7 +27,7 @@ from model.isa import Half, Kind, Trim, Walk
 from model.params import Params, TileParams
 
 __all__ = [
-    "Generators", "TileConstants", "TileState", "age", "decay", "digest_parts", "drift", "fire", "fire_one", "new_tiles", "program",
+    "Generators", "TileConstants", "TileState", "age", "decay", "digest_parts", "drift", "fire", "new_tiles", "program",
     "program_one", "read", "read_one", "spawn_generators", "ticks", "trim", "trim_one", "weights",
 ]
 
@@ -271,11 +271,18 @@ def _combine(tc, state, tile, row, col, reference):
 
 
 @njit(cache=True)
+def _step(tc, cells, tile, row, col, n):
+    """``n`` steps of a cell's capacitor, down where n < 0."""
+    cells.v[tile, row, col] = capacitor.stepped(
+        tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], n)
+
+
+@njit(cache=True)
 def fire(tc, state, tile, rows, ups, downs):
     """A coincidence update: a cell takes a step up in every slot in which its row and its column's up line are high, and so down.
 
-    Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of a
-    cell are taken as one, up less down.
+    Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of
+    a cell are taken as one, up less down.
     """
     columns = np.flatnonzero(ups | downs)
     references = np.zeros(len(columns), np.int64)
@@ -286,14 +293,13 @@ def fire(tc, state, tile, rows, ups, downs):
         for k, col in enumerate(columns):
             n = capacitor.popcount(pattern & ups[col]) - capacitor.popcount(pattern & downs[col])
             if n:
-                state.cells.v[tile, row, col] = capacitor.stepped(
-                    tc.capacitor, state.cells.v[tile, row, col], state.cells.up[tile, row, col], state.cells.down[tile, row, col], n)
+                _step(tc, state.cells, tile, row, col, n)
                 _combine(tc, state, tile, row, col, references[k])
 
 
 @njit(cache=True)
 def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
-    """One operation ``kind`` (isa.Trim) on the cells of column ``line`` (``transpose``) or row ``line``; see the module for draws.
+    """One operation ``kind`` (isa.Trim) on the cells of column ``line`` (``transpose``) or row ``line``; draws: see the module.
 
     codes: int32, signed dose of each line driver [steps], by absolute position along the line; steps: the window; down: TUNE
     with positive codes steps down; tick: drift time [tick]. A cell is RESET or recharged where its line was high for all of the
@@ -326,8 +332,7 @@ def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, do
             if abs(code) == steps:
                 cells.v[tile, row, col] = tc.capacitor.v_init
         else:
-            cells.v[tile, row, col] = capacitor.stepped(
-                tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], -code if down else code)
+            _step(tc, cells, tile, row, col, -code if down else code)
         _derive(tc, state, tile, row, col)
 
 
@@ -388,8 +393,9 @@ def weights(p: TileParams, state: TileState, tile: int) -> np.ndarray:
 def digest_parts(state: TileState, generators: Generators):
     """Yield (name, bytes) for the digest of a run, in this order, little endian, arrays in C order.
 
-    g_programmed int32, n_set uint16, tick int64, spread int32, pulses int64, g int32 (``variance`` follows from g); with capacitors
-    cells.v and cells.v_reference int32; then ``generator.<purpose>.<tile>`` for init, read, program: state (16 bytes), increment (16), has_uint32 (1), uinteger (4).
+    g_programmed int32, n_set uint16, tick int64, spread int32, pulses int64, g int32 (``variance`` follows from g); with
+    capacitors cells.v and cells.v_reference int32; then ``generator.<purpose>.<tile>`` for init, read, program: state (16 bytes),
+    increment (16), has_uint32 (1), uinteger (4).
     The evaluation generators are left out: test passes change no training state.
     """
     for name in ("g_programmed", "n_set", "tick", "spread", "pulses", "g"):

@@ -7,11 +7,13 @@ import numpy as np
 from numba import njit
 
 from model.analog import tile as analog
-from model.digital.shift_register import leap
+from model.commands import LinesCommand
+from model.digital.shift_register import dither, leap
 from model.events import INDEX
 from model.isa import Half, Sequence, Trim
 
-__all__ = ["drive", "driven", "fire", "patterns", "point", "read", "read_cycles", "slot_thresholds", "trim", "words"]
+__all__ = ["drive", "driven", "fire", "lines_command", "patterns", "point", "read", "read_cycles", "slot_thresholds", "trim",
+           "words"]
 
 _DIFFERENCE, _INVERTED = int(Half.DIFFERENCE), int(Half.INVERTED)
 _SPREAD = int(Sequence.SPREAD)
@@ -21,6 +23,14 @@ _FIRE_PHASE, _FIRES, _FIRED, _TRIM_PHASE, _TRIMS, _RAMPS = (
 _DRIVE, _WINDOW, _CONVERT, _READOUT = (INDEX[f"phase_{name}"] for name in ("drive", "window", "convert", "readout"))
 _LINE_CYCLES, _SATURATIONS = INDEX["line_cycles"], INDEX["line_saturations"]
 _FORWARD, _TRANSPOSE, _SCAN = (INDEX[f"conversions_{name}"] for name in ("forward", "transpose", "scan"))
+
+
+@njit(cache=True)
+def lines_command(op, tile, transpose, half=0, select=0, first=0, count=0, address=0, shift=0, steps=0, store=0, trains=0,
+                  scaled=0, e=0, dither=0, sequence=0, rows=0, down=0, kind=0, line=0, seed=0):
+    """LinesCommand with the fields named, ``select`` for its ``range``; the others are 0."""
+    return LinesCommand(op, tile, transpose, half, select, first, count, address, shift, steps, store, trains, scaled, e,
+                        dither, sequence, rows, down, kind, line, seed)
 
 
 @njit(cache=True)
@@ -36,7 +46,7 @@ def read_cycles(u, convert_cycles, steps, count):
 
 
 @njit(cache=True)
-def drive(u, command, vec, exponents, lines, counters):
+def drive(u, command, vec, exponents, shift_register, lines, counters):
     """DRIVE: line first + e = sign(v) min(|v| >> shift, line_max), v = vec[address * vector_width + e]; all others 0.
 
     With ``trains`` the caller passes the train drivers as ``lines``.
@@ -45,9 +55,10 @@ def drive(u, command, vec, exponents, lines, counters):
     shift = command.shift
     if command.scaled:
         shift = min(max(shift - exponents[command.e], 0), 31)
+    added = dither(shift_register[0], shift) if command.dither else 0
     for e in range(command.count):
         v = np.int64(vec[command.address * u.vector_width + e])
-        magnitude = abs(v) >> shift
+        magnitude = abs(v) + added >> shift
         if magnitude > u.line_max:
             magnitude = u.line_max
             counters[_SATURATIONS] += 1

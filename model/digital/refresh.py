@@ -5,8 +5,9 @@ State: ``dirty`` uint8 (chi_words,): 1 for a line programmed since its last scan
 import numpy as np
 from numba import njit
 
-from model.commands import LinesCommand, LinesOp
+from model.commands import LinesOp
 from model.digital import pulse_gen, read_unit
+from model.digital.read_unit import lines_command
 from model.events import INDEX
 from model.isa import Half, Kind
 
@@ -43,7 +44,8 @@ def is_due(code_pos, code_neg, high, low):
 
 @njit(cache=True)
 def _read(u, command, half, first, count, tile_constants, convert_cycles, tile_state, rngs_read, lines, counters, codes):
-    read = LinesCommand(_READ, command.tile, command.walk, half, SCAN_RANGE, first, count, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    read = lines_command(_READ, command.tile, command.walk, half=half, select=SCAN_RANGE, first=first, count=count,
+                         steps=command.steps)
     return read_unit.read(u, read, tile_constants, convert_cycles, tile_state, rngs_read, lines, codes, counters, codes)
 
 
@@ -62,8 +64,8 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
         dirty[command.dirty_base + line] = 0
         counters[_LINES] += 1
         at = command.walk_first + line
-        cycles += 2 + read_unit.point(
-            u, LinesCommand(_POINT, command.tile, command.walk, 0, 0, at, 0, 0, 0, command.steps, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), lines, counters)
+        point = lines_command(_POINT, command.tile, command.walk, first=at, steps=command.steps)
+        cycles += 2 + read_unit.point(u, point, lines, counters)
         for k, half in enumerate((_POSITIVE, _NEGATIVE)):
             cycles += _read(u, command, half, command.lane_first, command.lane_count, tile_constants, convert_cycles, tile_state,
                             rngs_read, lines, counters, codes[k])

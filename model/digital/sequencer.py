@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from model.commands import LinesCommand, LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
+from model.commands import LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
 from model.digital import host_stream, read_unit, refresh, update_unit, vector_unit
+from model.digital.read_unit import lines_command
 from model.events import INDEX, N_EVENTS
 from model.isa import CAPACITOR_ONLY, FORMATS, N_EXPONENTS, BKind, Error, Half, Opcode, VectorOp, decode
 from model.ledger import record_update
@@ -37,7 +38,8 @@ _M = {name: index for index, name in enumerate(MATRIX_FIELDS)}
 _TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
     _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
 _ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END, _TORN = (
-    int(Error[name]) for name in ("ILLEGAL_OPCODE", "BAD_MATRIX", "BAD_ADDRESS", "NOT_CLEARED", "LOOP_DEPTH", "PROGRAM_END", "TORN"))
+    int(error) for error in (Error.ILLEGAL_OPCODE, Error.BAD_MATRIX, Error.BAD_ADDRESS, Error.NOT_CLEARED, Error.LOOP_DEPTH,
+                             Error.PROGRAM_END, Error.TORN))
 _VECTOR_OP_GATHER, _VECTOR_OP_EMIT, _VECTOR_OP_SET_EXPONENT = int(VectorOp.GATHER), int(VectorOp.EMIT), int(VectorOp.SET_EXPONENT)
 _B_VECTOR = int(BKind.VECTOR)
 _LINES_DRIVE, _LINES_READ, _LINES_POINT, _LINES_FIRE, _LINES_TRIM = (
@@ -169,20 +171,21 @@ def _vector_command(op, f):
 @njit(cache=True)
 def _lines_command(u, op, f, d, line, inverted):
     """Of DRIVE, READ, FIRE, POINT and TRIM; line: register LINE; inverted: polarity of the matrix that counts."""
+    cols_side = f[1] if op == _DRIVE else not f[1]
+    first, count = (d[_COL0], d[_COLS]) if cols_side else (d[_ROW0], d[_ROWS])
     if op == _DRIVE:
-        first, count = (d[_COL0], d[_COLS]) if f[1] else (d[_ROW0], d[_ROWS])
-        return LinesCommand(_LINES_DRIVE, d[_TILE], f[1], 0, 0, first, count, f[2], f[3], 0, 0, f[4], f[5], f[6], 0, 0, 0, 0, 0, 0)
+        return lines_command(_LINES_DRIVE, d[_TILE], f[1], first=first, count=count, address=f[2], shift=f[3], trains=f[4],
+                             scaled=f[5], e=f[6], dither=f[7])
     if op == _READ:
-        first, count = (d[_ROW0], d[_ROWS]) if f[1] else (d[_COL0], d[_COLS])
         half = _INVERTED if f[2] == _DIFFERENCE and inverted else f[2]
-        return LinesCommand(_LINES_READ, d[_TILE], f[1], half, f[3], first, count if f[5] == 0 else f[5], f[4], 0,
-                            u.line_max if f[6] == 0 else f[6], 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return lines_command(_LINES_READ, d[_TILE], f[1], half=half, select=f[3], first=first,
+                             count=count if f[5] == 0 else f[5], address=f[4], steps=u.line_max if f[6] == 0 else f[6], store=1)
     if op == _FIRE:
-        return LinesCommand(_LINES_FIRE, d[_TILE], 0, 0, 0, 0, 0, 0, 0, u.slots, 0, 0, 0, 0, f[1], f[2], f[2] ^ f[3] ^ inverted, 0, 0, 0)
-    first = line + (d[_COL0] if f[1] else d[_ROW0])
+        return lines_command(_LINES_FIRE, d[_TILE], 0, steps=u.slots, sequence=f[1], rows=f[2], down=f[2] ^ f[3] ^ inverted)
+    at = line + (d[_COL0] if f[1] else d[_ROW0])
     if op == _POINT:
-        return LinesCommand(_LINES_POINT, d[_TILE], f[1], 0, 0, first, 0, 0, 0, f[2], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    return LinesCommand(_LINES_TRIM, d[_TILE], f[1], 0, 0, 0, 0, 0, 0, f[3], 0, 0, 0, 0, 0, 0, inverted, f[2], first, 0)
+        return lines_command(_LINES_POINT, d[_TILE], f[1], first=at, steps=f[2])
+    return lines_command(_LINES_TRIM, d[_TILE], f[1], steps=f[3], down=inverted, kind=f[2], line=at)
 
 
 @njit(cache=True)
@@ -318,8 +321,8 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(unit.polarity[f[0]])
             command = _lines_command(u, op, f, matrices[f[0]], unit.line[0], inverted)
             if op == _DRIVE:
-                taken = read_unit.drive(u, command, unit.vec, unit.exponents, unit.trains if command.trains else unit.lines,
-                                        counters)
+                taken = read_unit.drive(u, command, unit.vec, unit.exponents, unit.shift_register,
+                                        unit.trains if command.trains else unit.lines, counters)
             elif op == _READ:
                 taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
             elif op == _FIRE:

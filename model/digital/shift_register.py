@@ -1,9 +1,10 @@
 """Twin of ``hdl.shift_register``; integers only, compiled. State: int64 (1,), starts at 1."""
 from numba import njit
 
-__all__ = ["BITS", "LEAP", "after", "leap"]
+__all__ = ["BITS", "DITHER_BITS", "LEAP", "after", "dither", "leap"]
 
 BITS, TAP, LEAP = 31, 28, 16
+DITHER_BITS = 16
 """See ``hdl/shift_register.py``."""
 
 
@@ -13,6 +14,12 @@ def leap(state):
     for _ in range(LEAP):
         state = (state << 1 | ((state >> BITS - 1) ^ (state >> TAP - 1)) & 1) & (1 << BITS) - 1
     return state
+
+
+@njit(cache=True)
+def dither(state, shift):
+    """Bits of the state to add before a right shift: ``shift`` of them, at most DITHER_BITS."""
+    return state >> BITS - DITHER_BITS & (1 << min(shift, DITHER_BITS)) - 1
 
 
 def after(slots: int) -> int:
