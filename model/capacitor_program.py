@@ -30,7 +30,8 @@ from model.program import ONE, ZERO_EXPONENT, CapacityError, Compiler, check_sid
 __all__ = ["CapacitorCompiler"]
 
 READ_STEPS = 15
-"""Code and window of a transfer's reads [PWM steps]. Design choice: short, for the model has no noise that depends on it."""
+"""Shortest code and window of a transfer's reads [PWM steps]. Design choice: short, for the model has no noise that depends on it.
+It is longer where the read before would still be being added up when the codes come: both write to the vector memory."""
 READ_RANGE = 3
 READS_LOG2 = 3
 """log2 of the reads of w, and of the last look at the error [1]: the noise of a read is larger than a code. Design choice."""
@@ -54,6 +55,7 @@ class CapacitorCompiler(Compiler):
     def __init__(self, layers, params, loss, rate, activation, output_scale, sequence: Sequence, inversion: bool):
         self.sequence, self.inversion = sequence, inversion
         self.longest = max(layers[:-1]) + 1
+        self.read_steps = max(READ_STEPS, -(-self.longest // params.unit.vector_width) + 2)
         super().__init__(layers, params, loss, rate, activation, output_scale)
 
     # ---- layout -------------------------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class CapacitorCompiler(Compiler):
 
     def _reads(self, dst, reads_log2, polarity=0):
         """2^reads_log2 reads of the line, in the unit of the module's text; one is added up while the next one is made."""
-        self._emit(Opcode.POINT, matrix=self.matrix, transpose=1, code=READ_STEPS)
+        self._emit(Opcode.POINT, matrix=self.matrix, transpose=1, code=self.read_steps)
         first, second = self.once
         if reads_log2 == 0:
             self._read(dst, polarity)
@@ -177,7 +179,7 @@ class CapacitorCompiler(Compiler):
 
     def _read(self, dst, polarity):
         self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst,
-                   steps=READ_STEPS, polarity=polarity)
+                   steps=self.read_steps, polarity=polarity)
 
     def _drive(self, vector, shift=0):
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector, shift=shift)
