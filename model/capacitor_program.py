@@ -30,21 +30,23 @@ from model.program import ONE, ZERO_EXPONENT, CapacityError, Compiler, check_sid
 __all__ = ["CapacitorCompiler"]
 
 READ_STEPS = 15
-"""Shortest code and window of a transfer's reads [PWM steps]. Design choice: short, for the model has no noise that depends on it.
-It is longer where the read before would still be being added up when the codes come: both write to the vector memory."""
+"""Shortest code and window of a transfer's reads [PWM steps]. Design choice: the model has no noise that depends on it. It is
+longer where the read before would still be being added up when the codes come: both write to the vector memory."""
 READ_RANGE = 3
 READS_LOG2 = 3
 """log2 of the reads of w, and of the last look at the error [1]: the noise of a read is larger than a code. Design choice."""
 FIRST_READS_LOG2 = 2
-"""log2 of the reads of the first look at the error [1]. Design choice."""
+"""log2 of the reads of every look at the error but the last [1]. Design choice."""
 OFFSET_US = 0.0
 """What the PCM pair is written below (above) its share, for the capacitor to make up for [uS]. Ambrogio 2018 has 2
 (Extended Data Fig. 9 [S]). Design choice: 0, since what a capacitor holds decays, here coherently in all weights, for the
 reference decays from V_init and the cells from above it."""
-AGAIN = 2
+AGAIN = 1
 """Rounds of reading and writing the PCM pairs again [1]. Design choice."""
 TOLERANCE_US = 1.5
 """Error of a weight up to which its pair is left as it is [uS]. Design choice."""
+LAYER_RATE = 0.5
+"""Learning rate of a layer over that of the layer below [1]: inputs grow from layer to layer. Design choice."""
 RECHARGE_STEPS = 4
 """Window of RECHARGE [cycles]. Design choice."""
 
@@ -98,7 +100,7 @@ class CapacitorCompiler(Compiler):
         source, shift = self._source(layer, buffer)
         slot_weight = self.params.capacitor.step_us / tile.weight_range_us * self._scale(layer)
         full = (u.line_max + 1) ** 2 / u.line_max                 # codes of both sides count in 1 / 2^line_bits
-        factor = self.rate * unit * self._x_full(layer) * full / (u.slots * slot_weight)
+        factor = self.rate * LAYER_RATE ** (layer - 1) * unit * self._x_full(layer) * full / (u.slots * slot_weight)
         mantissa, exponent = math.frexp(factor)
         mantissa, exponent = round(mantissa * u.line_max), exponent - u.line_bits
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
