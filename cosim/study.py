@@ -30,8 +30,8 @@ from model.machine import ModelBackend
 from model.params import Params
 from model.program import compile_experiment
 
-__all__ = ["DEFAULT", "RESULTS", "SEEDS", "SETTINGS", "STATES", "TABLE", "Setting", "keep", "kept", "main", "markdown", "plain",
-           "run", "run_cli", "run_one", "spread", "trained", "write_whole"]
+__all__ = ["DEFAULT", "RESULTS", "SEEDS", "SETTINGS", "STATES", "TABLE", "Setting", "is_of", "keep", "kept", "main", "markdown",
+           "plain", "run", "run_cli", "run_one", "spread", "trained", "write_whole"]
 
 SEEDS = (1, 2, 3)
 FULL_EPOCHS = 30
@@ -152,7 +152,7 @@ def trained(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
     path = states / f"seed{seed}.npz"
     if path.is_file():
         with np.load(path) as arrays:
-            if str(arrays["experiment"]) == json.dumps(plain(experiment)):
+            if is_of(json.loads(str(arrays["experiment"])), experiment):
                 backend = ModelBackend(experiment.params, seed)
                 for name in _STATE:
                     getattr(backend.side.tiles, name)[:] = arrays[name]
@@ -232,7 +232,7 @@ def kept(path: Path, experiment: Experiment) -> dict | None:
     if not path.is_file():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    return result if result["experiment"] == plain(experiment) else None
+    return result if is_of(result["experiment"], experiment) else None
 
 
 def keep(path: Path, result: dict):
@@ -244,6 +244,17 @@ def keep(path: Path, result: dict):
 def plain(experiment: Experiment) -> dict:
     """An experiment as it stands in a result."""
     return json.loads(json.dumps(experiment.as_dict(), sort_keys=True))
+
+
+def is_of(stored: dict, experiment: Experiment) -> bool:
+    """Whether ``stored``, of ``plain``, is ``experiment``; what did not exist when it was stored had today's default."""
+    def filled(values, defaults):
+        return {name: filled(values.get(name, {}), default) if isinstance(default, dict) else values.get(name, default)
+                for name, default in defaults.items()}
+
+    now = plain(experiment)
+    fresh = plain(Experiment(dataset=experiment.dataset, layers=experiment.layers, images=1, epochs=1))
+    return stored.keys() <= now.keys() and filled(stored, fresh) == now
 
 
 @contextmanager

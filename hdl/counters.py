@@ -14,21 +14,24 @@ from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from model.events import EVENTS, N_EVENTS
+from model.events import EVENTS, INDEX, N_EVENTS
 from model.params import UnitParams
 
 __all__ = ["Counters", "event_widths"]
 
 
 def event_widths(*units) -> dict[str, int]:
-    """Name and width of every field of the ``events`` ports of ``units``; raises ValueError unless they are exactly EVENTS."""
+    """Name and width of every field of the ``events`` ports of ``units``; raises ValueError unless they are exactly EVENTS, those
+    of the capacitor scheme all or none.
+    """
     widths = {}
     for unit in units:
         for name, field in unit.events.shape():
             if name in widths:
                 raise ValueError(f"event {name} comes from two units")
             widths[name] = field.width
-    missing = [event.name for event in EVENTS if event.name not in widths]
+    without = not any(event.name in widths for event in EVENTS if event.capacitor)
+    missing = [event.name for event in EVENTS if event.name not in widths and not (event.capacitor and without)]
     unknown = sorted(set(widths) - {event.name for event in EVENTS})
     if missing or unknown:
         raise ValueError(f"events without a unit: {missing}; unknown events: {unknown}")
@@ -45,7 +48,7 @@ class Counters(wiring.Component):
     Members
     -------
     events : In(StructLayout)
-        Increments of this cycle, one unsigned field per event, in the order of EVENTS.
+        Increments of this cycle, one unsigned field per event, in the order of EVENTS; a counter without one stays 0.
     clear : In(1)
         Set every counter to 0.
     read_en, read_index, read_value : In(1), In(range(N_EVENTS)), Out(counter_bits)
@@ -53,18 +56,18 @@ class Counters(wiring.Component):
     """
 
     def __init__(self, u: UnitParams, widths: dict[str, int] | None = None):
-        self.u = u
+        self.u, self.counted = u, [event for event in EVENTS if widths is None or event.name in widths]
         widths = widths or {event.name: 16 for event in EVENTS}
         super().__init__({
-            "events": In(data.StructLayout({event.name: widths[event.name] for event in EVENTS})), "clear": In(1),
+            "events": In(data.StructLayout({event.name: widths[event.name] for event in self.counted})), "clear": In(1),
             "read_en": In(1), "read_index": In(range(N_EVENTS)), "read_value": Out(u.counter_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        counters = [Signal(self.u.counter_bits, name=f"counter_{event.name}") for event in EVENTS]
+        counters = [Signal(self.u.counter_bits, name=f"counter_{event.name}") for event in self.counted]
         blocks = {}
-        for counter, event in zip(counters, EVENTS, strict=True):
+        for counter, event in zip(counters, self.counted, strict=True):
             blocks.setdefault(event.block, []).append((counter, event.name))
         for block, members in blocks.items():
             held = Signal(data.StructLayout({name: self.events[name].shape() for _, name in members}), name=f"held_{block}")
@@ -77,7 +80,9 @@ class Counters(wiring.Component):
 
         with m.If(self.read_en):
             with m.Switch(self.read_index):
-                for index, counter in enumerate(counters):
-                    with m.Case(index):
+                for counter, event in zip(counters, self.counted, strict=True):
+                    with m.Case(INDEX[event.name]):
                         m.d.sync += self.read_value.eq(counter)
+                with m.Default():
+                    m.d.sync += self.read_value.eq(0)
         return m

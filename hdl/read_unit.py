@@ -77,6 +77,8 @@ class ReadUnit(wiring.Component):
         self.total = Signal(range(u.n_lines * u.line_max + 1))         # sum of the magnitudes loaded
         # of a FIRE or TRIM under way
         self.firing, self.sequence, self.rows, self.gap = Signal(), Signal(), Signal(), Signal(range(u.reset_gap_cycles + 1))
+        capacitor = {"phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1),
+                     "phase_trim": 1, "trims": 1, "ramps": 1}
         super().__init__({
             "i": In(stream.Signature(LinesCommand(u))),
             "vector": Out(VectorReadSignature(u)), "w": Out(VectorWriteSignature(u)),
@@ -91,8 +93,7 @@ class ReadUnit(wiring.Component):
                 "phase_drive": 1, "phase_window": 1, "phase_convert": 1, "phase_readout": 1,
                 "line_cycles": range(u.n_lines * u.line_max + 1), "line_saturations": range(u.vector_width + 1),
                 "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13,
-                "phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1),
-                "phase_trim": 1, "trims": 1, "ramps": 1,
+                **(capacitor if u.capacitor else {}),
             })),
         })
 

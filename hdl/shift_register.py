@@ -1,9 +1,10 @@
 """Shift register of random coincidence trains: pseudo-random thresholds for the rows and the columns of a slot.
 
-Contract: a Fibonacci shift register x^31 + x^28 + 1 that goes on by ``LEAP`` = 16 bits where ``step`` is high, so that no bit of
-a slot's two thresholds comes again in the next one. Its lowest line_bits bits are the rows' threshold, the line_bits bits above
-them the columns'. All lines of a side share the threshold; rows and columns do not, so that the overlap of a row of code x and a
-column of code d is slots x d / 2^(2 line_bits) in the mean. It starts at 1 and is never 0.
+Contract: a Fibonacci shift register of BITS = 31 bits with TAPS, of a primitive polynomial, that goes on by LEAP = 16 bits where
+``step`` is high, so that no bit of a slot's two thresholds comes again in the next one. Its lowest line_bits bits are the rows'
+threshold, the line_bits bits above them the columns'. All lines of a side share the threshold; rows and columns do not, so that
+the overlap of a row of code x and a column of code d is slots x d / 2^(2 line_bits) in the mean. It starts at START and is never
+0. Half of the taps are set: with two taps (x^31 + x^28 + 1), small codes met up to six times too often.
 
 Ports
 -----
@@ -18,16 +19,21 @@ dither : Out(16)
 Source: two independent bit streams per update as in stochastic update schemes (Gokmen and Vlasov 2016); shared per side: design
 choice.
 """
+from functools import reduce
+from operator import xor
+
 from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from model.params import UnitParams
 
-__all__ = ["BITS", "DITHER_BITS", "LEAP", "ShiftRegister"]
+__all__ = ["BITS", "DITHER_BITS", "LEAP", "START", "TAPS", "ShiftRegister"]
 
-BITS, TAP, LEAP, DITHER_BITS = 31, 28, 16, 16
-"""Length, second tap, bits per slot, and bits of ``dither`` [bit]."""
+BITS, LEAP, DITHER_BITS = 31, 16, 16
+"""Length, bits per slot, and bits of ``dither`` [bit]."""
+TAPS, START = 0x754ACE10, 0x2F6E5B1D
+"""Bits whose parity is shifted in, and the state after reset. Design choice."""
 
 
 class ShiftRegister(wiring.Component):
@@ -35,7 +41,7 @@ class ShiftRegister(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        self.state = Signal(BITS, init=1)
+        self.state = Signal(BITS, init=START)
         super().__init__({
             "step": In(1), "load": In(1), "seed": In(BITS), "rows": Out(u.line_bits), "columns": Out(u.line_bits),
             "dither": Out(DITHER_BITS),
@@ -43,13 +49,14 @@ class ShiftRegister(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits = list(self.state)                         # bit 0 the newest
+        parts = [{bit} for bit in range(BITS)]          # bits of the state whose parity is bit k, the newest first
         for _ in range(LEAP):
-            bits = [bits[BITS - 1] ^ bits[TAP - 1], *bits[:-1]]
+            new = reduce(xor, (part for bit, part in enumerate(parts) if TAPS >> bit & 1))
+            parts = [new, *parts[:-1]]
         with m.If(self.load):
             m.d.sync += self.state.eq(self.seed)
         with m.Elif(self.step):
-            m.d.sync += self.state.eq(Cat(bits))
+            m.d.sync += self.state.eq(Cat(reduce(xor, (self.state[bit] for bit in sorted(part))) for part in parts))
         width = self.u.line_bits
         m.d.comb += [self.rows.eq(self.state[:width]), self.columns.eq(self.state[width:2 * width]),
                      self.dither.eq(self.state[BITS - DITHER_BITS:])]

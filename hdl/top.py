@@ -24,7 +24,6 @@ from hdl.update_unit import UpdateUnit
 from hdl.vector_memory import VectorMemory
 from hdl.vector_unit import VectorUnit
 from model.commands import UpdateOp
-from model.events import EVENTS
 from model.params import UnitParams
 
 __all__ = ["DOMAINS", "Top"]
@@ -166,7 +165,7 @@ class Top(wiring.Component):
 
     def _counters(self, m, registers, units):
         m.submodules.counters = counters = Counters(self.u, event_widths(*units))
-        for event in EVENTS:
+        for event in counters.counted:
             unit, = (unit for unit in units if event.name in unit.events.shape().members)
             m.d.comb += counters.events[event.name].eq(unit.events[event.name])
         m.d.comb += [counters.clear.eq(registers.clear), counters.read_en.eq(registers.read_en),

@@ -15,6 +15,8 @@ class Event(NamedTuple):
     name: str
     block: str
     doc: str
+    capacitor: bool = False
+    """Only in builds with ``unit.capacitor``: elsewhere it stays 0."""
 
 
 EVENTS = (
@@ -55,12 +57,12 @@ EVENTS = (
     Event("packets_in", "host_stream", "input packets taken"),
     Event("packets_refused", "host_stream", "input packets of the wrong length"),
     Event("packets_out", "host_stream", "output packets sent"),
-    Event("phase_fire", "read_unit", "cycles of coincidence trains (FIRE)"),
-    Event("fires", "read_unit", "coincidence trains"),
-    Event("fired_codes", "read_unit", "sum of row code magnitudes over all FIREs [line x code]"),
-    Event("phase_trim", "read_unit", "cycles of TRIM"),
-    Event("trims", "read_unit", "TRIM instructions"),
-    Event("ramps", "read_unit", "TRIM instructions of kind RAMP"),
+    Event("phase_fire", "read_unit", "cycles of coincidence trains (FIRE)", True),
+    Event("fires", "read_unit", "coincidence trains", True),
+    Event("fired_codes", "read_unit", "sum of row code magnitudes over all FIREs [line x code]", True),
+    Event("phase_trim", "read_unit", "cycles of TRIM", True),
+    Event("trims", "read_unit", "TRIM instructions", True),
+    Event("ramps", "read_unit", "TRIM instructions of kind RAMP", True),
 )
 N_EVENTS = len(EVENTS)
 INDEX = {event.name: index for index, event in enumerate(EVENTS)}

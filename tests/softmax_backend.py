@@ -18,6 +18,10 @@ __all__ = ["SoftmaxBackend", "SoftmaxProgram", "compile_softmax", "open_softmax"
 
 class SoftmaxProgram(SimpleNamespace):
     n_matrices = 1
+    accumulates = True
+
+    def upkeep(self, n):
+        return "scan"
 
     def packets(self, entry, images, labels):
         return np.concatenate([images, labels[:, None]], axis=1)

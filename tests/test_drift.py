@@ -45,7 +45,7 @@ def test_picture(run, tmp_path):
 def test_committed_curve_is_of_the_default():
     path = drift.RESULTS / "drift.json"
     contents = json.loads(path.read_text())
-    assert contents["experiment"] == json.loads(json.dumps(study.DEFAULT.experiment(1).as_dict()))
+    assert study.is_of(contents["experiment"], study.DEFAULT.experiment(1))
     assert set(contents["seeds"]) <= {str(seed) for seed in study.SEEDS}
     for points in contents["seeds"].values():
         assert [point["seconds"] for point in points] == pytest.approx(drift.TIMES_S)

@@ -16,6 +16,7 @@ from hdl.vector_memory import VectorMemory
 from model.analog import tile as analog
 from model.commands import LinesCommand, LinesOp
 from model.digital import read_unit as twin
+from model.digital.shift_register import START
 from model.events import INDEX, N_EVENTS
 from model.params import SMALL, Params, TileParams, UnitParams
 from tests.formal import any_value, drive_stream, prove
@@ -142,7 +143,7 @@ class Path(Elaboratable):
 
 def run_twin(u, commands, vec, tile):
     lines, counters, codes = np.zeros(u.n_lines, np.int32), np.zeros(N_EVENTS, np.int64), np.zeros(u.n_lines, np.int32)
-    trains, register, exponents = np.zeros(u.n_lines, np.int32), np.ones(1, np.int64), np.array(EXPONENTS)
+    trains, register, exponents = np.zeros(u.n_lines, np.int32), np.full(1, START), np.array(EXPONENTS)
     patterns = [np.zeros(size, np.uint32) for size in (u.n_rows, u.n_cols, u.n_cols)]
     vec, times, windows = vec.copy(), [], []
     for c in commands:
@@ -263,7 +264,7 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 ready.append(cycle)
                 if ctx.get(dut.i.valid):
                     accepts.append(cycle)
-            step = [ctx.get(dut.events[name]) for name in EVENTS]
+            step = [ctx.get(dut.events[name]) if name in dut.events.shape().members else 0 for name in EVENTS]
             assert ctx.get(dut.active) or not any(step)
             events[:] = [a + b for a, b in zip(events, step, strict=True)]
             before = integrate

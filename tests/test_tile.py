@@ -16,7 +16,7 @@ ROWS, COLS = SMALL.unit.n_rows, SMALL.unit.n_cols
 N_LINES = SMALL.unit.n_lines
 LSB_US = 2.0 ** SMALL.tile.g_lsb_log2
 SET, RESET = int(Kind.SET), int(Kind.RESET)
-HALVES = [int(half) for half in Half]
+HALVES = [int(half) for half in Half if half != Half.INVERTED]
 
 
 def with_tile(**fields):

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from model.commands import LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
-from model.digital import host_stream, read_unit, refresh, update_unit, vector_unit
+from model.digital import host_stream, read_unit, refresh, shift_register, update_unit, vector_unit
 from model.digital.read_unit import lines_command
 from model.events import INDEX, N_EVENTS
 from model.isa import CAPACITOR_ONLY, FORMATS, N_EXPONENTS, BKind, Error, Half, Opcode, VectorOp, decode
@@ -87,7 +87,7 @@ def new_unit(u: UnitParams) -> UnitState:
         exponents=np.zeros(N_EXPONENTS, np.int64), peak=np.zeros(1, np.int64), lines=np.zeros(u.n_lines, np.int32),
         chi=np.zeros((u.chi_words, u.lanes), np.int32), dirty=np.zeros(u.chi_words, np.uint8),
         cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64), trains=np.zeros(u.n_lines, np.int32),
-        shift_register=np.ones(1, np.int64), line=np.zeros(1, np.int64), polarity=np.zeros(u.n_matrices, np.uint8),
+        shift_register=np.full(1, shift_register.START), line=np.zeros(1, np.int64), polarity=np.zeros(u.n_matrices, np.uint8),
         torn=np.zeros(u.n_matrices, np.uint8))
 
 

@@ -1,10 +1,10 @@
-"""Twin of ``hdl.shift_register``; integers only, compiled. State: int64 (1,), starts at 1."""
+"""Twin of ``hdl.shift_register``; integers only, compiled. State: int64 (1,), starts at START."""
 from numba import njit
 
-__all__ = ["BITS", "DITHER_BITS", "LEAP", "after", "dither", "leap"]
+__all__ = ["BITS", "DITHER_BITS", "LEAP", "START", "TAPS", "after", "dither", "leap"]
 
-BITS, TAP, LEAP = 31, 28, 16
-DITHER_BITS = 16
+BITS, LEAP, DITHER_BITS = 31, 16, 16
+TAPS, START = 0x754ACE10, 0x2F6E5B1D
 """See ``hdl/shift_register.py``."""
 
 
@@ -12,7 +12,10 @@ DITHER_BITS = 16
 def leap(state):
     """The state a slot later."""
     for _ in range(LEAP):
-        state = (state << 1 | ((state >> BITS - 1) ^ (state >> TAP - 1)) & 1) & (1 << BITS) - 1
+        parity = state & TAPS
+        for shift in (16, 8, 4, 2, 1):
+            parity ^= parity >> shift
+        state = (state << 1 | parity & 1) & (1 << BITS) - 1
     return state
 
 
@@ -25,7 +28,7 @@ def dither(state, shift):
 def after(slots: int) -> int:
     """The state ``slots`` slots after the start, by squaring: for a unit that goes on from a checkpoint."""
     images = [int(leap(1 << bit)) for bit in range(BITS)]              # the step is linear: a bit's image each
-    state = 1
+    state = START
     while slots:
         if slots & 1:
             state = _linear(images, state)

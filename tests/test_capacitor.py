@@ -1,0 +1,241 @@
+"""Capacitor cells: curve, steps and decay against the formulas in real numbers; a tile's fire and trim; the polarity test."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model.analog import capacitor
+from model.analog import tile as analog
+from model.capacitor_program import CapacitorCompiler
+from model.isa import Half, Opcode, Sequence, Trim, encode
+from model.machine import ModelBackend
+from model.params import CAPACITOR, SMALL, CapacitorParams, Params, TileParams
+from model.program import ACTIVATIONS
+
+UNIT = dataclasses.replace(SMALL.unit, capacitor=1, n_luts=8, program_words=1024, n_tiles=3, vector_words=256)
+PARAMS = Params(unit=UNIT, tile=CAPACITOR.tile)
+C = CapacitorParams()
+ONE = 1 << capacitor.V_BITS
+LSB_US = 2.0 ** TileParams().g_lsb_log2
+
+
+def make(params=PARAMS, seed=3):
+    generators = analog.spawn_generators(seed, params.unit.n_tiles)
+    return *analog.new_tiles(params, generators.init), generators
+
+
+def still(**changes):
+    """Parameters without noise, spread and decay, but for ``changes``."""
+    fields = {"step_spread": (0.0, 0.0), "threshold": (0.3, 0.0), "ramp_spread": 0.0, "decay_s": 1e6, **changes}
+    return dataclasses.replace(PARAMS, tile=dataclasses.replace(PARAMS.tile, noise=False),
+                               capacitor=dataclasses.replace(C, **fields))
+
+
+def test_conductance_is_the_curve():
+    """Rounding: u to 2^-20 V, q u cut to an LSB/V, the product rounded: |error| < k 2^-20 + u + 1/2 LSB."""
+    constants = capacitor.capacitor_constants(PARAMS)
+    for v in np.linspace(0.0, 1.2, 200):
+        u = max(v - 0.3, 0)
+        g = capacitor.conductance(constants, round(v * ONE), round(0.3 * ONE)) * LSB_US
+        assert g == pytest.approx((60 - 18 * u) * u, abs=(60 / ONE / LSB_US + u + 1) * LSB_US)
+
+
+def test_steps_are_those_of_the_formula():
+    constants = capacitor.capacitor_constants(PARAMS)
+    up, down = 1000, 900
+    for v in (0.3, 0.5, 0.8):
+        for n in (1, 5, 31, -1, -5, -31):
+            size = up * (1 - 0.4 * (v - 0.5)) if n > 0 else down * (1 + 0.4 * (v - 0.5))
+            after = capacitor.stepped(constants, round(v * ONE), up, down, n)
+            assert after - round(v * ONE) == pytest.approx(n * size, abs=abs(n) / 4 + 1)
+    assert capacitor.stepped(constants, constants.v_high - 3, up, down, 31) == constants.v_high
+    assert capacitor.stepped(constants, constants.v_low + 3, up, down, -31) == constants.v_low
+
+
+def test_decay_follows_the_exponential():
+    """n steps of a tick are one step of n ticks, to a rounding of half an LSB each."""
+    constants = capacitor.capacitor_constants(PARAMS)
+    tick_s = 2.0 ** C.decay_tick_log2 * PARAMS.tile.cycle_s
+    for n in (1, 50, 1000):
+        cells = capacitor.new_cells(PARAMS)
+        cells.v[0] = round(0.35 * ONE)
+        capacitor.decay(constants, cells, 0, n)
+        for v, start in ((cells.v[0, 0, 0], 0.35), (cells.v_reference[0, 0], 0.5)):
+            assert v / ONE == pytest.approx(0.8 - (0.8 - start) * np.exp(-n * tick_s / C.decay_s), abs=2 / ONE)
+        one = capacitor.new_cells(PARAMS)
+        for _ in range(n):
+            capacitor.decay(constants, one, 0, 1)
+        assert abs(int(one.v_reference[0, 0]) - int(cells.v_reference[0, 0])) <= n
+        assert (cells.v[1] == round(0.5 * ONE)).all()
+
+
+def test_popcount():
+    for bits in (0, 1, 0x80000000, 0xFFFFFFFF, 0x12345678):
+        assert capacitor.popcount(np.uint32(bits)) == bin(bits).count("1")
+
+
+def test_cells_are_drawn_as_stated():
+    """Mean and deviation of n draws within 5 sigma of the estimates."""
+    params = dataclasses.replace(PARAMS, unit=dataclasses.replace(UNIT, n_rows=64, n_cols=64))
+    cells = make(params)[1].cells
+    n = 3 * 64 * 64
+    step = C.step_us / (60 - 2 * 18 * 0.2) * ONE
+    for array, mean, sigma in ((cells.threshold, 0.3 * ONE, 0.01 * ONE), (cells.up, step, 0.1 * step),
+                               (cells.down, step, 0.1 * step)):
+        assert array.mean() == pytest.approx(mean, abs=5 * sigma / np.sqrt(n) + 0.5)
+        assert array.std() == pytest.approx(sigma, rel=5 / np.sqrt(2 * n) + 1 / sigma)
+    assert np.corrcoef(cells.up.ravel(), cells.down.ravel())[0, 1] == pytest.approx(0, abs=5 / np.sqrt(n))
+
+
+def test_fire_steps_by_the_overlap_alone():
+    tc, state, _ = make()
+    before = state.cells.v.copy()
+    rng = np.random.default_rng(1)
+    rows, ups, downs = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (UNIT.n_rows, UNIT.n_cols, UNIT.n_cols))
+    rows[::3], ups[::2], downs[1::2] = 0, 0, 0
+    analog.fire(tc, state, 1, rows, ups, downs)
+    for row in range(UNIT.n_rows):
+        for col in range(UNIT.n_cols):
+            n = bin(rows[row] & ups[col]).count("1") - bin(rows[row] & downs[col]).count("1")
+            v = int(before[1, row, col])
+            if n:
+                v = capacitor.stepped(tc.capacitor, v, state.cells.up[1, row, col], state.cells.down[1, row, col], n)
+            assert state.cells.v[1, row, col] == v
+    assert (state.cells.v[[0, 2]] == before[[0, 2]]).all()
+
+
+def weights_as_defined(params, tc, state, tile):
+    """gain (G+ - G-) and g - g_ref [uS], in real numbers."""
+    g = state.g[tile].astype(float) * LSB_US
+
+    def curve(v, threshold):
+        u = np.maximum((v - threshold) / ONE, 0)
+        return (60 - 18 * u) * u
+
+    part = (curve(state.cells.v[tile], state.cells.threshold[tile])
+            - curve(state.cells.v_reference[tile], state.cells.threshold_reference[tile]))
+    return params.capacitor.gain * (g[1] - g[2]), part
+
+
+def test_weights_in_both_polarities():
+    tc, state, _ = make()
+    rng = np.random.default_rng(2)
+    analog.fire(tc, state, 0, *(rng.integers(0, 2**32, n, dtype=np.uint32) for n in (UNIT.n_rows, UNIT.n_cols)),
+                np.zeros(UNIT.n_cols, np.uint32))
+    analog.decay(tc, state, 0, 7)
+    pair, part = weights_as_defined(PARAMS, tc, state, 0)
+    np.testing.assert_allclose(state.g[0, Half.DIFFERENCE] * LSB_US, pair + part, atol=4 * LSB_US)
+    np.testing.assert_allclose(state.g[0, Half.INVERTED] * LSB_US, pair - part, atol=4 * LSB_US)
+
+
+def test_trim_kinds():
+    params = still()
+    tc, state, generators = make(params)
+    codes = np.zeros(UNIT.n_lines, np.int32)
+    codes[:4] = (20, -10, 0, 31)
+
+    def trim(kind, steps, down=0):
+        analog.trim(tc, state, generators.program, 0, 1, 2, codes, int(kind), steps, down, 5)
+
+    v0, g0 = state.cells.v.copy(), state.g_programmed.copy()
+    trim(Trim.TUNE, 31)
+    moved = state.cells.v[0, :, 2] - v0[0, :, 2]
+    assert moved[0] > 0 > moved[1]
+    assert moved[2] == 0
+    trim(Trim.TUNE, 31, down=1)
+    assert abs(state.cells.v[0, :4, 2] - v0[0, :4, 2]).max() < 0.01 * moved[3]
+    assert (state.g_programmed == g0).all()
+    trim(Trim.RESET, 31)                                     # only where the line was high for all of the window
+    assert (state.g_programmed[0, :, 3, 2] == round(0.1 / LSB_US)).all()
+    assert (state.g_programmed[0, :, 0, 2] == g0[0, :, 0, 2]).all()
+    trim(Trim.RAMP, 31)
+    ramp = [0.1 + 24.9 * (n / 31) ** 1.2 for n in (20, 10)]
+    assert state.g_programmed[0, 0, 0, 2] * LSB_US == pytest.approx(ramp[0], abs=LSB_US)
+    assert state.g_programmed[0, 1, 1, 2] * LSB_US == pytest.approx(ramp[1], abs=LSB_US)
+    state.cells.v[0], state.cells.v_reference[0] = round(0.7 * ONE), round(0.6 * ONE)
+    trim(Trim.RECHARGE, 20)
+    assert state.cells.v[0, :4, 2].tolist() == [round(v * ONE) for v in (0.5, 0.7, 0.7, 0.5)]    # the last one's pulse is longer
+    assert state.cells.v_reference[0, 2] == round(0.5 * ONE)
+    assert state.cells.v_reference[0, 1] == round(0.6 * ONE)
+    others = np.delete(np.arange(UNIT.n_cols), 2)
+    assert (state.g_programmed[0][:, :, others] == g0[0][:, :, others]).all()
+
+
+LAYERS = (15, 8, 4)
+
+
+def compiled(params, inversion=True):
+    compiler = CapacitorCompiler(LAYERS, params, "softmax-ce", 0.02, ACTIVATIONS["relu"], 1.0, Sequence.RANDOM, inversion)
+    return compiler, compiler.program
+
+
+def planes(backend, polarity):
+    half = Half.INVERTED if polarity else Half.DIFFERENCE
+    return np.concatenate([backend.side.tiles.g[k, half, :LAYERS[k] + 1, :LAYERS[k + 1]].ravel() * LSB_US
+                           for k in range(len(LAYERS) - 1)])
+
+
+def test_a_transfer_keeps_the_weights():
+    """Without noise: half a code of what a read resolves (a step of the capacitor is smaller); the sum of codes rounds alike."""
+    params = still()
+    _, program = compiled(params)
+    backend = ModelBackend(params, 5)
+    backend.configure(program)
+    backend.execute("clear")
+    before = planes(backend, 0)
+    for n in range(1, 4):
+        backend.execute(program.upkeep(n))
+        after = planes(backend, n & 1)
+        code_us = params.tile.adc_range[3] * params.tile.g_max_us / params.unit.adc_max
+        assert abs(after - before).max() < n * (code_us + 2 * C.step_us)
+    assert backend.unit.torn.sum() == 0
+    assert backend.counters()["ramps"] == 3 * 2 * (8 + 4)
+
+
+def test_a_transfer_with_noise_is_unbiased():
+    _, program = compiled(PARAMS)
+    errors = []
+    for seed in range(8):
+        backend = ModelBackend(PARAMS, seed)
+        backend.configure(program)
+        backend.execute("clear")
+        before = planes(backend, 0)
+        backend.execute("transfer_1")
+        errors.append(planes(backend, 1) - before)
+    errors = np.concatenate(errors)
+    assert errors.std() < 0.6
+    assert abs(errors.mean()) < 5 * errors.std() / np.sqrt(errors.size) + 0.05
+
+
+@pytest.mark.parametrize("inversion", [True, False])
+def test_polarity_inversion_cancels_a_fixed_asymmetry(inversion):
+    """Intervals of as many steps up as down, with mismatched devices: the bias of an even number of intervals vanishes with
+    inversion, and grows by as much in each without.
+    """
+    params = still(step_spread=(0.2, 0.2))
+    compiler, program = compiled(params, inversion)
+    program.entries["shake"] = len(program.instructions)
+    for matrix in range(2):
+        fire = [encode(Opcode.FIRE, matrix=matrix, sequence=int(Sequence.SPREAD), negate=negate) for negate in (0, 1)]
+        program.instructions += [
+            encode(Opcode.DRIVE, matrix=matrix, src=compiler.full, shift=7),
+            encode(Opcode.DRIVE, matrix=matrix, transpose=1, src=compiler.full, shift=7, trains=1),
+            encode(Opcode.LOOP, count=2), *fire, encode(Opcode.NEXT)]
+    program.instructions.append(encode(Opcode.HALT))
+    backend = ModelBackend(params, 6)
+    backend.configure(program)
+    backend.execute("clear")
+    start, polarity, bias = planes(backend, 0), 0, []
+    mismatch = np.concatenate([np.sign(backend.side.tiles.cells.up[k].astype(int) - backend.side.tiles.cells.down[k])
+                               [:LAYERS[k] + 1, :LAYERS[k + 1]].ravel() for k in range(2)])
+    for n in range(1, 7):
+        backend.execute("shake")
+        backend.execute(program.upkeep(n))
+        polarity = n & 1 if inversion else 0
+        bias.append(float(((planes(backend, polarity) - start) * mismatch).mean()))
+    step = bias[0]
+    assert step > 0.3
+    if inversion:
+        assert max(abs(value) for value in bias[1::2]) < 0.15 * step
+    else:
+        np.testing.assert_allclose(bias, step * np.arange(1, 7), rtol=0.1)

@@ -1,0 +1,118 @@
+"""The capacitor scheme on the RTL, under Verilator over the analogue model, against the twins: one small build."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cosim.backend import RtlBackend
+from model.driver import UnitError
+from model.isa import Opcode, encode
+from model.machine import ModelBackend
+from model.params import CAPACITOR, SMALL, Params
+from model.program import Program, compile_network
+
+pytestmark = pytest.mark.cosim
+
+PARAMS = Params(unit=dataclasses.replace(SMALL.unit, capacitor=1, n_luts=8, program_words=1024, n_tiles=3, vector_words=256),
+                tile=CAPACITOR.tile)
+LAYERS = (20, 12, 8, 4)
+SIMULATED = {"host_wait"}
+"""Counters that only a simulated host has."""
+
+
+def compiled(activation="relu", trains="random"):
+    return compile_network(LAYERS, PARAMS, "softmax-ce", 0.05, activation, scheme="capacitor", trains=trains)
+
+
+def packets(program, n=24):
+    rng = np.random.default_rng(1)
+    return program.packets("train", rng.integers(0, 256, (n, LAYERS[0])).astype(np.uint8), rng.integers(0, LAYERS[-1], n))
+
+
+def results(backend, outputs):
+    counters = {name: value for name, value in backend.counters().items() if name not in SIMULATED}
+    return np.concatenate(outputs).tolist(), counters, backend.training_cycles, backend.digest()
+
+
+def train(backend, program):
+    """Train, transfer to either polarity, train on, evaluate."""
+    backend.configure(program)
+    backend.execute("clear")
+    data, outputs = packets(program), []
+    for n in range(1, 4):
+        outputs.append(backend.run("train", data[8 * n - 8:8 * n]))
+        backend.execute(program.upkeep(n))
+    outputs.append(backend.run("evaluate", data[:5]))
+    return results(backend, outputs)
+
+
+@pytest.fixture
+def rtl():
+    opened = []
+
+    def open_rtl(seed):
+        opened.append(RtlBackend(PARAMS, seed, fast=False))
+        return opened[-1]
+
+    yield open_rtl
+    for backend in opened:
+        backend.close()
+
+
+@pytest.mark.parametrize(("activation", "trains", "seed"), [("relu", "random", 1), ("tanh", "spread", 2), ("tanh", "random", 3)])
+def test_rtl_equals_model(rtl, activation, trains, seed):
+    program = compiled(activation, trains)
+    assert train(rtl(seed), program) == train(ModelBackend(PARAMS, seed), program)
+
+
+def test_resumed_on_the_other_backend(rtl):
+    """A state of the model goes on in the RTL, polarity and shift register included."""
+    program = compiled()
+    model = ModelBackend(PARAMS, 4)
+    model.configure(program)
+    model.execute("clear")
+    data = packets(program)
+    model.run("train", data[:8])
+    model.execute(program.upkeep(1))
+    model.run("train", data[8:11])
+    state = model.state()
+    other = rtl(4)
+    other.configure(program)
+    other.restore(state)
+
+    def go_on(backend):
+        outputs = [backend.run("train", data[11:16])]
+        backend.execute(program.upkeep(2))
+        return results(backend, [*outputs, backend.run("train", data[16:20])])
+
+    assert go_on(other) == go_on(model)
+
+
+@pytest.mark.parametrize("name", ["model", "rtl"])
+def test_a_torn_matrix_does_not_fire(rtl, name):
+    """FIRE between FLIP and SEAL is an error; so a transfer that was broken off cannot pass unnoticed."""
+    backend = rtl(5) if name == "rtl" else ModelBackend(PARAMS, 5)
+    program = compiled()
+    backend.configure(program)
+    backend.execute("clear")
+    torn = Program(PARAMS, LAYERS, [encode(Opcode.FLIP, matrix=1, inverted=1), encode(Opcode.FIRE, matrix=0),
+                                    encode(Opcode.FIRE, matrix=1), encode(Opcode.HALT)], {"clear": 0}, program.matrices)
+    backend.configure(torn)
+    with pytest.raises(UnitError, match="instruction 2 of clear with error 7: FIRE on a matrix whose transfer"):
+        backend.execute("clear")
+    backend.configure(program)
+    with pytest.raises(UnitError, match="error 7"):
+        backend.run("train", packets(program, 2))
+    backend.execute("transfer_1")
+    backend.run("train", packets(program, 2))
+
+
+@pytest.mark.parametrize("name", ["model", "rtl"])
+def test_a_line_beyond_the_matrix_is_an_error(rtl, name):
+    backend = rtl(6) if name == "rtl" else ModelBackend(PARAMS, 6)
+    program = compiled()
+    words = [encode(Opcode.LINE, zero=1), encode(Opcode.LOOP, count=5), encode(Opcode.POINT, matrix=2, transpose=1, code=3),
+             encode(Opcode.LINE), encode(Opcode.NEXT), encode(Opcode.HALT)]
+    backend.configure(Program(PARAMS, LAYERS, words, {"clear": 0}, program.matrices))
+    with pytest.raises(UnitError, match="instruction 2 of clear with error 3"):
+        backend.execute("clear")
