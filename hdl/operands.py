@@ -134,7 +134,7 @@ class Operands(wiring.Component):
         # lane words into their register, walk words to the walker
         load_lane, lane_follows, started = Signal(), Signal(), Signal()
         m.d.sync += started.eq(self.start)               # many registers: not in the cycle of the handshake
-        m.d.comb += [load_lane.eq(move & placed.valid & placed.lane),
+        m.d.comb += [load_lane.eq(placed.valid & placed.lane),     # without ``move``, for the same: what is held is loaded again
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
         for word in range(u.n_lines // width):
             lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
@@ -154,7 +154,7 @@ class Operands(wiring.Component):
 
         m.d.comb += [
             self.idle.eq(~walk_due & ~fetched.valid & ~held.valid & ~placed.valid & ~self.o_walk.valid & self.lanes_loaded),
-            self.trace_lane_stb.eq(load_lane), self.trace_lane_address.eq(placed.index), self.trace_lanes.eq(codes),
+            self.trace_lane_stb.eq(move & load_lane), self.trace_lane_address.eq(placed.index), self.trace_lanes.eq(codes),
         ]
 
         with m.If(self.start):
