@@ -47,8 +47,8 @@ def table() -> None:
 
 def markdown(results: list[dict]) -> str:
     """Table of results, most images first, ``model`` below ``rtl``."""
-    head = ("command", "test accuracy", "cycles/image", "of which programming", "refresh", "SET pulses/image", "ms/image",
-            "training took", "on", "digest")
+    head = ("command", "test accuracy", "cycles/image", "of which programming", "refresh", "transfer", "SET pulses/image",
+            "ms/image", "training took", "on", "digest")
     ordered = sorted(results, key=lambda r: (-r["images_trained"], r["seed"], r["backend"] != "rtl"))
     return "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *map(_row, ordered)))
 
@@ -56,7 +56,8 @@ def markdown(results: list[dict]) -> str:
 def _row(result):
     return (f"`{_command(result)}`", f"{100 * result['test_accuracy']:.2f} %", f"{result['cycles_per_image']:.0f}",
             f"{result['programming_cycles_per_image']:.0f}", f"{result['refresh_cycles_per_image']:.0f}",
-            f"{result['pulses_per_image']:.2f}", f"{result['ms_per_image']:.2f}",
+            f"{result.get('transfer_cycles_per_image', 0):.0f}", f"{result['pulses_per_image']:.2f}",
+            f"{result['ms_per_image']:.2f}",
             f"{result['training_s'] / 60:.0f} min", result["machine"], f"`{result['digest'][:8]}`")
 
 
@@ -72,7 +73,8 @@ def with_table(text: str, rows: str) -> str:
 def _command(result):
     layers = "-".join(map(str, result["layers"]))
     images = result["images_trained"] // result["epochs"]
-    return (f"make train DATASET={result['dataset']} LAYERS={layers} IMAGES={images} EPOCHS={result['epochs']} "
+    scheme = f"SCHEME={result['scheme']} " if result.get("scheme", "mixed") != "mixed" else ""
+    return (f"make train {scheme}DATASET={result['dataset']} LAYERS={layers} IMAGES={images} EPOCHS={result['epochs']} "
             f"SEED={result['seed']} BACKEND={result['backend']}")
 
 

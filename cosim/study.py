@@ -124,7 +124,7 @@ def run_one(setting: Setting, seed: int, data: Dataset, say: Callable[[str], Non
     backend = ModelBackend(experiment.params, seed)
     result = trainer.run(experiment, data, backend, compile_experiment, record)
     figures = ("test_accuracy", "train_accuracy", "pulses_per_image", "cycles_per_image", "programming_cycles_per_image",
-            "refresh_cycles_per_image", "refreshes", "conservation_ok", "digest", "versions")
+            "refresh_cycles_per_image", "transfer_cycles_per_image", "refreshes", "conservation_ok", "digest", "versions")
     return {**head, **{name: result[name] for name in figures}, "test_accuracies": accuracies,
             "events": {name: result["events"][name] for name in _KEPT_EVENTS}}, backend
 

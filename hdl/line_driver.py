@@ -79,6 +79,7 @@ class Bank(wiring.Component):
         self.planes = [Signal(u.n_lines, name=f"plane{bit}") for bit in range(u.line_bits)]
         self.steps = Signal(u.line_bits)                # of this window
         self.step = Signal(u.line_bits)                 # driven so far in this window; 0 when idle
+        self.held = Signal(data.StructLayout({"train": 1, "sequence": 1, "negative": 1}))      # of this window
         random = {"random": In(u.line_bits), "random_step": Out(1)} if u.capacitor else {}
         super().__init__({
             "i": In(LineWriteSignature(u)), "drive": Out(u.n_lines), "polarity": Out(u.n_lines), "integrate": Out(1),
@@ -126,8 +127,7 @@ class Bank(wiring.Component):
     def _train(self, m):
         """Threshold of the next step, and a mask of the lines that take part."""
         u, i, step = self.u, self.i, self.step
-        held = Signal(data.StructLayout({"train": 1, "sequence": 1, "negative": 1}))
-        now = Signal.like(held)
+        held, now = self.held, Signal.like(self.held)
         for name in ("train", "sequence", "negative"):
             m.d.comb += now[name].eq(Mux(i.start, getattr(i, name), held[name]))
         m.d.sync += held.eq(now)
@@ -147,7 +147,7 @@ class LineDriver(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        self.rows = Bank(u)
+        self.rows, self.columns = Bank(u), Bank(u, side=1) if u.capacitor else None
         trains = {"trains": Out(u.n_lines), "trains_polarity": Out(u.n_lines), "dither": Out(DITHER_BITS)} if u.capacitor else {}
         super().__init__({
             "i": In(LineWriteSignature(u)), "drive": Out(u.n_lines), "polarity": Out(u.n_lines), "integrate": Out(1),
@@ -161,7 +161,7 @@ class LineDriver(wiring.Component):
         m.d.comb += [getattr(self, name).eq(getattr(rows, name)) for name in ("drive", "polarity", "integrate", "last", "active")]
         m.d.comb += [getattr(rows.i, name).eq(getattr(i, name)) for name in i.signature.members]
         if u.capacitor:
-            m.submodules.columns, m.submodules.random = columns, random = Bank(u, side=1), ShiftRegister(u)
+            m.submodules.columns, m.submodules.random = columns, random = self.columns, ShiftRegister(u)
             m.d.comb += [getattr(columns.i, name).eq(getattr(i, name)) for name in i.signature.members]
             for bank, mine in ((rows, ~i.columns), (columns, i.columns)):
                 m.d.comb += [bank.i.clear.eq(i.clear & mine), bank.i.en.eq(i.en & mine)]

@@ -4,7 +4,8 @@ Same layers, loss, activation, images, order (``model.trainer.sample_order``) an
 ``model/program.py``: all errors of an image first, then ``W += rate * delta * x`` for every layer; the last row of W is the
 bias, its input 1. Pixels are 0 to 255 as 0 to 1.
 
-Initial weights: the spread of pairs of new devices, N(0, sqrt(2) init_us[1] / weight_range_us), from the generator
+Initial weights: the spread of pairs of new devices, N(0, sqrt(2) init_us[1] / weight_range_us), with capacitors times the gain of
+the pairs, from the generator
 ``numpy.random.default_rng([seed, INIT])``. Loops in numba without fastmath, sums in order of the index.
 """
 import numpy as np
@@ -46,7 +47,8 @@ def run(experiment: Experiment, data: Dataset) -> dict:
 def initial_weights(experiment: Experiment) -> tuple[np.ndarray, ...]:
     """Weights of every layer, (inputs + 1, outputs) float32 [1]."""
     tile = experiment.params.tile
-    sigma = np.sqrt(2) * tile.init_us[1] / tile.weight_range_us
+    gain = experiment.params.capacitor.gain if experiment.scheme == "capacitor" else 1.0
+    sigma = gain * np.sqrt(2) * tile.init_us[1] / tile.weight_range_us
     generator = np.random.default_rng([experiment.seed, INIT])
     return tuple((sigma * generator.standard_normal((n_in + 1, n_out))).astype(np.float32)
                  for n_in, n_out in zip(experiment.layers[:-1], experiment.layers[1:], strict=True))

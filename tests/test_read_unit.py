@@ -1,14 +1,16 @@
 """Read unit with its line drivers: lines, windows, codes and times against the twin; exclusion with pulses is proven."""
+import dataclasses
 import itertools
 import random
 
 import numpy as np
 import pytest
-from amaranth import Elaboratable, EnableInserter, Module, Mux, Signal
+from amaranth import Array, Const, Elaboratable, EnableInserter, Module, Mux, Signal
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib.wiring import connect
 
+from hdl.decoder import Decoder, operand
 from hdl.line_driver import Bank, LineDriver
 from hdl.pulse_gen import PulseGen
 from hdl.read_unit import ReadUnit
@@ -18,6 +20,7 @@ from model.commands import LinesCommand, LinesOp
 from model.digital import read_unit as twin
 from model.digital.shift_register import START
 from model.events import INDEX, N_EVENTS
+from model.isa import Half, Opcode
 from model.params import SMALL, Params, TileParams, UnitParams
 from tests.formal import any_value, drive_stream, prove
 from tests.sim import PAUSES, pauses, simulate, stream_put
@@ -366,6 +369,84 @@ class WindowSpec(Elaboratable):
         return m
 
 
+class TrainSpec(Elaboratable):
+    """Any writes between windows: in slot k a line is high just when its code is above the slot's threshold, and of rows when its
+    sign is the one asked for. So the pulses of a code in a train of spread slots are those that the code says: round(code / 2).
+    """
+
+    def __init__(self, u, side):
+        self.u, self.side = u, side
+
+    def elaborate(self, platform):
+        m, u = Module(), self.u
+        m.submodules.dut = dut = Bank(u, self.side)
+        for name in ("clear", "en", "addr", "polarity", "start", "train", "sequence", "negative"):
+            port = getattr(dut.i, name)
+            m.d.comb += port.eq(any_value(m, port.shape(), name))
+        m.d.comb += [dut.i.steps.eq(u.slots), dut.i.magnitude.eq(any_value(m, u.line_bits * u.vector_width, "magnitude")),
+                     dut.random.eq(any_value(m, u.line_bits, "random")), Assume(~dut.i.start | dut.i.train),
+                     Assume(~(dut.integrate & (dut.i.clear | dut.i.en | dut.i.start))),
+                     Assume(dut.i.clear + dut.i.en + dut.i.start <= 1)]
+        code, sign, slot, random, sequence, negative, pulses = (
+            Signal(u.line_bits), Signal(), Signal(u.line_bits + 1), Signal(u.line_bits), Signal(), Signal(), Signal(u.line_bits))
+        with m.If(dut.i.clear):
+            m.d.sync += [code.eq(0), sign.eq(0)]
+        with m.Elif(dut.i.en & (dut.i.addr == 0)):
+            m.d.sync += [code.eq(dut.i.magnitude[1]), sign.eq(dut.i.polarity[1])]
+        with m.If(dut.i.start):
+            m.d.sync += [sequence.eq(dut.i.sequence), negative.eq(dut.i.negative), pulses.eq(0)]
+        m.d.sync += [slot.eq(Mux(dut.integrate, slot + 1, 0)), random.eq(dut.random)]    # of the cycle before
+        drive = dut.drive[1]
+        spread = Mux(self.side, Array((1, 5, 3, 7))[slot[:2]], Array((1, 3, 5, 7))[slot[:2]])
+        chosen = Const(1) if self.side else sign == negative
+        with m.If(drive):
+            m.d.sync += pulses.eq(pulses + 1)
+        m.d.comb += [
+            Assert(drive == (dut.integrate & (code > Mux(sequence, random, spread)) & chosen)),
+            Assert(dut.integrate | (dut.drive == 0)), Assert(~dut.integrate | (dut.step == slot + 1)),
+            Assert(dut.integrate | (dut.step == 0)), Assert(~dut.integrate | (slot < u.slots)), Assert(dut.steps[:2] == 0),
+            Assert(~dut.integrate | (dut.steps == u.slots)), Assert(dut.polarity[1] == sign),
+            *(Assert(plane[1] == code[bit]) for bit, plane in enumerate(dut.planes)),
+            Cover((slot == u.slots) & (pulses == 2) & (code == 4) & ~sequence), Cover(drive & sequence),
+        ]
+        held = dut.held
+        m.d.comb += Assert(~dut.integrate | (held.train & (held.sequence == sequence) & (held.negative == negative)))
+        full = Signal()                                      # a whole train of spread slots has passed since the start
+        m.d.sync += full.eq(dut.last & ~sequence)
+        if self.side == 0:
+            m.d.comb += Assert(~dut.integrate | sequence | ~chosen | (pulses == Mux(code > 2 * slot, slot, code >> 1)))
+            m.d.comb += Assert(~full | ~chosen | (pulses == code >> 1))
+        return m
+
+
+class PolarityIsTheSign(Elaboratable):
+    """A FIRE steps down just when rows, ``negate`` and polarity say so; a read takes the capacitor's part by the same one."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = Decoder(self.u)
+        m.d.comb += [dut.word.eq(any_value(m, len(dut.word), "word")), dut.inverted.eq(any_value(m, 1, "inverted"))]
+        opcode, lines = dut.word[:6], dut.lines
+
+        def value(op, name):
+            return operand(dut.word, op, name)
+
+        own = value(Opcode.READ, "polarity")
+        fire, read, trim = (opcode == op for op in (Opcode.FIRE, Opcode.READ, Opcode.TRIM))
+        whole = value(Opcode.READ, "half") == Half.DIFFERENCE
+        m.d.comb += [
+            Assert(~fire | (lines.down == value(Opcode.FIRE, "rows") ^ value(Opcode.FIRE, "negate") ^ dut.inverted)),
+            Assert(~trim | (lines.down == dut.inverted)),
+            Assert(~(read & whole & ~own[1]) | ((lines.half == Half.INVERTED) == dut.inverted)),
+            Assert(~(read & whole & own[1]) | ((lines.half == Half.INVERTED) == own[0])),
+            Cover(fire & lines.down), Cover(read & (lines.half == Half.INVERTED)),
+        ]
+        return m
+
+
 class ExclusionSpec(Elaboratable):
     """Any commands on both sides: no pulse, and no gap of a pulse, within a window or at its strobe; SET and RESET apart."""
 
@@ -394,12 +475,21 @@ class ExclusionSpec(Elaboratable):
             m.d.sync += kind.eq(pulses.program_kind)
         gap = Mux(kind, u.reset_gap_cycles, u.set_gap_cycles)
         m.d.comb += [
-            Assert(~(window & firing)), Assert(window == unit.hold), Assert(~(driver.integrate & unit.convert)),
+            Assert(~(window & firing)), Assert(~window | unit.hold if u.capacitor else window == unit.hold),
+            Assert(~(driver.integrate & unit.convert)),
             Assert((pulses.busy & ~pulses.armed) | (silent + 1 >= gap)),
             Assert(~window | (silent >= gap)), Assert((pulses.pulse_pos & pulses.pulse_neg) == 0),
             Assert(driver.integrate | (driver.drive == 0)),
             Assert(~unit.lines.en | (unit.events.phase_drive & ~unit.i.ready)),
         ]
+        if u.capacitor:                                                  # both banks run as one
+            rows, columns = driver.rows, driver.columns
+            m.d.comb += [
+                Assert(~columns.integrate | (rows.integrate & (columns.step == rows.step) & (columns.steps == rows.steps))),
+                Assert(columns.integrate | ((columns.step == 0) & (columns.drive == 0))),
+                Assert(rows.integrate | (rows.step == 0)),
+                Assert(~(unit.fire | unit.trim) | driver.integrate), Cover(unit.fire & columns.integrate), Cover(unit.trim),
+            ]
         with m.If(firing & (silent != 0)):
             m.d.comb += Assert(silent >= gap)
         with m.If(firing & (silent == 0)):                               # the kind does not change under a pulse
@@ -419,6 +509,25 @@ FORMAL = UnitParams(
 @pytest.mark.formal
 def test_formal_window():
     prove(WindowSpec(FORMAL), "line_driver_window", depth=4, cover_depth=12)
+
+
+TRAINS = dataclasses.replace(FORMAL, capacitor=1, slot_bits=2)
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("side", [0, 1])
+def test_formal_train(side):
+    prove(TrainSpec(TRAINS, side), f"line_driver_train_{side}", depth=3, cover_depth=12)
+
+
+@pytest.mark.formal
+def test_formal_polarity_is_the_sign():
+    prove(PolarityIsTheSign(TRAINS), "decoder_polarity", depth=1)
+
+
+@pytest.mark.formal
+def test_formal_exclusion_with_trains():
+    prove(ExclusionSpec(dataclasses.replace(TRAINS, reset_gap_cycles=3)), "read_unit_exclusion_trains", depth=12, cover_depth=24)
 
 
 @pytest.mark.formal

@@ -126,8 +126,8 @@ def test_every_address(idle, stall):
     shown = {"busy": 1, "done": 0, "accepting": 1, "error": 5, "error_pc": 0xABC, "pc": 0x123}
     hardware = {MAP.address("STATUS"): MAP.pack("STATUS", busy=1, accepting=1, error=5), MAP.address("ERROR_PC"): 0xABC,
                 MAP.address("PC"): 0x123}
-    gaps = [0x20, 0xFC, 0x100 + 4 * len(dataclasses.fields(UnitParams)), 0x3FC, 0x400 + 16 * U.n_matrices, 0x7FC, 0x800 + 8 * N_EVENTS, 0xFFC, 0x7FFC,
-            0x8000 + 16 * U.program_words, 0xFFFC]
+    gaps = [0x20, 0xFC, 0x100 + 4 * len(dataclasses.fields(UnitParams)), 0x3FC, 0x400 + 16 * U.n_matrices, 0x7FC,
+            0x800 + 8 * N_EVENTS, 0xFFC, 0x7FFC, 0x8000 + 16 * U.program_words, 0xFFFC]
 
     async def bench(ctx):
         for name, value in shown.items():

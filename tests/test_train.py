@@ -325,7 +325,8 @@ def test_help_names_every_option_with_unit_or_range(capsys):
     assert train.main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for option in ("dataset", "backend", "layers", "images", "epochs", "seed", "lanes", "params", "waves", "out", "loss",
-                   "activation", "rate", "rate-decay", "refresh", "test-images", "checkpoint", "resume", "scheme", "transfer", "inversion", "trains"):
+                   "activation", "rate", "rate-decay", "refresh", "test-images", "checkpoint", "resume",
+                   "scheme", "transfer", "inversion", "trains"):
         assert f"--{option} " in shown
     assert "1 to 1024" in shown
     assert "[default: 784-250-10 for mnist, 528-250-125-10 for mnist-22x24" in shown
