@@ -29,7 +29,9 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
 
-study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has no result yet; cosim/results/study.md
+study: $(VENV)/.run ## accuracy of declared settings, three seeds each, what has no result yet; cosim/results/*.md
+	@$(RUN) -m cosim.capacitor_study run
+	@$(RUN) -m cosim.capacitor_study table
 	@$(RUN) -m cosim.study run
 	@$(RUN) -m cosim.study table
 

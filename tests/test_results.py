@@ -19,7 +19,7 @@ def test_table():
     command = "make train DATASET=mnist LAYERS=784-250-10 IMAGES=60000 EPOCHS=2 SEED=1 BACKEND=model"
     assert lines[2].startswith(f"| `{command}` | 95.26 % | 950 |")
     assert "BACKEND=rtl" in lines[3]
-    assert lines[4].endswith("| 130 | 121 | 5.00 | 0.10 | 2 min | a CPU, 2 CPUs | `01234567` |")
+    assert lines[4].endswith("| 130 | 121 | 0 | 5.00 | 0.10 | 2 min | a CPU, 2 CPUs | `01234567` |")
 
 
 def test_only_the_table_changes():
