@@ -4,7 +4,7 @@ Differences from ``model.program``, whose layers, tables and reads it shares:
 
 ``train``       an update is DRIVE rows by x | DRIVE columns by rate delta | FIRE: an expected overlap of x delta / slots steps.
 ``transfer_0``, ``transfer_1``  instead of ``scan``: write every weight to its PCM pair, from the polarity of the capacitor's part
-                at present to polarity 0 (added) or 1 (subtracted); two lines of one matrix never meet.
+                at present to polarity 0 (added) or 1 (subtracted), line by line.
 
 Transfer of a line (a column), its cells in parallel; a value is the sum of codes of the converter's range 3, in units of a code
 divided by the reads of w:
@@ -80,9 +80,7 @@ class CapacitorCompiler(Compiler):
 
     def _tables(self):
         super()._tables()
-        index = np.arange(1 << self.u.lut_bits)
-        code = np.where(index >> self.u.lut_bits - 1, index - (1 << self.u.lut_bits), index)
-        c = self.params.capacitor
+        c, code = self.params.capacitor, self._lut_codes()
         target_us = np.abs(code) * self._code_us() / c.gain
         share = np.clip(target_us / (c.ramp_us[1] - c.ramp_us[0]), 0, 1)
         steps = np.minimum(np.round(c.ramp_steps * share ** (1 / c.ramp_power)), c.ramp_steps_used)
@@ -183,8 +181,8 @@ class CapacitorCompiler(Compiler):
         self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst,
                    steps=self.read_steps, polarity=polarity)
 
-    def _drive(self, vector, shift=0):
-        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector, shift=shift)
+    def _drive(self, vector):
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector)
 
     def _trim(self, kind, steps):
         self._emit(Opcode.TRIM, matrix=self.matrix, transpose=1, kind=int(kind), steps=steps)

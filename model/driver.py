@@ -241,6 +241,8 @@ class Driver:
 
     def _time(self):
         """Cycles of unit time so far; a ramp's steps follow a slower clock and count as long as they are."""
+        if not self.u.capacitor:
+            return self._counters(("time",))[0]
         time, ramps = self._counters(("time", "ramps"))
         return time + ramps * self._ramp_cycles
 

@@ -198,11 +198,14 @@ class Compiler:
 
     # ---- tables -------------------------------------------------------------------------------------------------------
 
+    def _lut_codes(self):
+        """Signed value of every look-up index, in the order of the table (two's complement)."""
+        index = np.arange(1 << self.u.lut_bits)
+        return np.where(index >> self.u.lut_bits - 1, index - (1 << self.u.lut_bits), index)
+
     def _z_of_code(self, select):
         """Real z of every look-up index (two's complement order) for range ``select``, in units of the line full scale."""
-        index = np.arange(1 << self.u.lut_bits)
-        code = np.where(index >> self.u.lut_bits - 1, index - (1 << self.u.lut_bits), index)
-        return code * self.params.tile.adc_range[select] / self.u.adc_max
+        return self._lut_codes() * self.params.tile.adc_range[select] / self.u.adc_max
 
     def _x_full(self, layer):
         """Value of full-scale lines that drive ``layer`` [1]."""
