@@ -1,7 +1,7 @@
 """Checkpoints: a run that was stopped goes on, on either backend, and ends as if nothing had happened.
 
 They lie beside the run's directory, in ``<OUT>.checkpoint/images-<trained>.ckpt``, the last two, and go when the run is whole.
-A file is one line of JSON, ``{"format": "crosstrain checkpoint", "version": 1, "bytes": n, "sha256": digest of these bytes}``,
+A file is one line of JSON, ``{"format": "crosstrain checkpoint", "version": 2, "bytes": n, "sha256": digest of these bytes}``,
 then n bytes: arrays as ``numpy.savez`` writes them (without the line it is an .npz file), each integer array in the narrowest
 type that holds it:
 
@@ -42,7 +42,7 @@ from model.experiment import Experiment
 
 __all__ = ["DEFAULT_PERIOD", "Checkpoint", "Checkpoints", "DamagedError", "identity_of", "read", "write"]
 
-FORMAT, VERSION = "crosstrain checkpoint", 1
+FORMAT, VERSION = "crosstrain checkpoint", 2
 DEFAULT_PERIOD = 10_000
 """Images between two checkpoints [1]."""
 KEPT = 2

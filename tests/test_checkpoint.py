@@ -152,7 +152,7 @@ def stopped(tmp_path, capsys, call=5, every=100):
     lambda content: content[:len(content) // 2],
     lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
     lambda content: content[:-1] + bytes([content[-1] ^ 128]),
-    lambda content: content.replace(b'"version": 1', b'"version": 9', 1),
+    lambda content: content.replace(b'"version": 2', b'"version": 9', 1),
     lambda content: b"",
 ], ids=["truncated", "bit", "last bit", "version", "empty"])
 def test_damaged_checkpoint_falls_back(tmp_path, capsys, damage):
