@@ -59,7 +59,7 @@ def _filling(axes, chi):
     axes.plot(_of(chi, "images"), mean, "o-", color="tab:blue", label="mean |chi| / eps")
     axes.set_ylabel("weights by filling of chi [%]")
     axes.set_ylim(0, 100)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
 
 
 def _of(records: list[dict], name: str) -> list:
