@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from hdl.board import TARGETS
 from model import datasets
 from model.backend import Backend, CompileProgram, P
 from model.checkpoint import DEFAULT_PERIOD, Checkpoints, identity_of
@@ -26,7 +28,7 @@ from model.trainer import run
 
 __all__ = ["BACKENDS", "compile_product", "main", "open_product_backend"]
 
-BACKENDS = ("rtl", "model")
+BACKENDS = ("rtl", "model", "board")
 
 OpenBackend = Callable[[str, Experiment, Path | None], Backend[P]]
 """(backend name, experiment, file for the waves or None) -> backend."""
@@ -41,6 +43,8 @@ class Options:
     scheme: str
     dataset: str
     backend: str
+    port: str | None
+    target: str | None
     layers: str | None
     images: int | None
     epochs: int | None
@@ -88,7 +92,11 @@ def _parse(
     dataset: Annotated[str, _option(
         f"{', '.join(datasets.DATASETS)}; auto: MNIST where it can be had (mnist-22x24 with scheme capacitor), else the 8x8 "
         "digits. [default: auto]")] = "auto",
-    backend: Annotated[str, _option("rtl (cosimulation) or model (bit-exact twins, faster). [default: rtl]")] = "rtl",
+    backend: Annotated[str, _option(
+        "rtl (cosimulation), model (bit-exact twins, faster) or board (an FPGA at --port). [default: rtl]")] = "rtl",
+    port: Annotated[str | None, _option("Serial port of the board, as /dev/ttyUSB0; board only.")] = None,
+    target: Annotated[str | None, _option(
+        f"Build of a board, with any backend: {', '.join(TARGETS)}. [default with board: the one found there]")] = None,
     layers: Annotated[str | None, _option(f"Sizes of the layers from input to output. [default: {_each('layers')}]")] = None,
     images: Annotated[int | None, _option(
         f"Training images per epoch, 1 up; at most all there are. [default: {_each('images')}]")] = None,
@@ -139,7 +147,8 @@ def main(argv: list[str] | None = None, open_backend: OpenBackend | None = None,
         options = typer.main.get_command(_cli)(argv, prog_name="python -m cosim.train", standalone_mode=False)
         if not isinstance(options, Options):
             return 0                                                 # --help
-        return _train(options, open_backend or open_product_backend, compile_program or compile_product)
+        return _train(options, open_backend or partial(open_product_backend, port=options.port),
+                      compile_program or compile_product)
     except (InputError, ParamsError) as error:
         return _fail(str(error), 2)
     except typer.TyperException as error:
@@ -148,8 +157,12 @@ def main(argv: list[str] | None = None, open_backend: OpenBackend | None = None,
         return _fail("stopped: nothing of this run was kept", 130)
 
 
-def open_product_backend(name: str, experiment: Experiment, waves: Path | None) -> Backend[Program]:
-    """Open ``rtl`` or ``model`` for an experiment."""
+def open_product_backend(name: str, experiment: Experiment, waves: Path | None, port: str | None = None) -> Backend[Program]:
+    """Open ``rtl``, ``model`` or ``board`` (at ``port``) for an experiment."""
+    if name == "board":
+        from cosim.board import BoardBackend
+
+        return BoardBackend(experiment.params, experiment.seed, _port(port))
     if name == "model":
         from model.machine import ModelBackend
 
@@ -175,6 +188,8 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
 
     if options.backend not in BACKENDS:
         raise InputError(f"unknown backend {options.backend!r}: allowed are {', '.join(BACKENDS)}")
+    if options.port and options.backend != "board":
+        raise InputError(f"port = {options.port}: only the backend board has one")
     if options.waves and options.backend != "rtl":
         raise InputError("waves are of the RTL: they need the backend rtl")
     if options.waves and options.resume:
@@ -228,8 +243,23 @@ def _run(options: Options, experiment: Experiment, data: datasets.Dataset, open_
                 backend.close()
 
 
+def _port(port: str | None) -> str:
+    if port is None:
+        raise InputError("the backend board needs the serial port of the board: PORT=/dev/ttyUSB0")
+    return port
+
+
 def _build(options: Options) -> Params:
     params = SCHEMES[options.scheme].params
+    if options.target is not None:
+        if options.target not in TARGETS:
+            raise InputError(f"unknown target {options.target!r}: allowed are {', '.join(TARGETS)}")
+        target = TARGETS[options.target]
+        params = _with_build(params, target.unit, target.link.convert_cycles, options.target)
+    elif options.backend == "board" and options.params is None and options.lanes is None:
+        from cosim.board import build_of
+
+        params = _with_build(params, *build_of(_port(options.port)), str(options.port))
     if options.params:
         params = Params.from_toml(options.params, params)
     if options.lanes is None:
@@ -238,6 +268,13 @@ def _build(options: Options) -> Params:
         return dataclasses.replace(params, unit=params.unit.with_lanes(options.lanes))
     except ParamsError as error:
         raise InputError(f"unit.{error}") from None
+
+
+def _with_build(params: Params, unit: UnitParams, convert_cycles: int, name: str) -> Params:
+    """``params`` with the build of a board."""
+    if unit.capacitor < params.unit.capacitor:
+        raise InputError(f"{name}: the build has capacitor = 0, and scheme capacitor needs 1: use SCHEME=mixed")
+    return dataclasses.replace(params, unit=unit, tile=dataclasses.replace(params.tile, convert_cycles=convert_cycles))
 
 
 def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params, data: datasets.Dataset) -> Experiment:

@@ -6,6 +6,9 @@ This file only joins blocks; each block's own file is its data sheet.
 Clocks: one, ``clk``, with ``rst``. With ``gated=True`` the units in ``DOMAINS`` get clocks of their own, ``<unit>_clk``, in phase
 with ``clk``, and ``<unit>_active`` says in which cycles a clock edge is needed: a simulator (or a chip) may leave the others
 out. No register moves in a cycle that is left out, so both forms behave equally (tested).
+
+On a board there are no lines: with ``bridged=True`` the line drivers are left out, ``hdl.line_store`` stands for them, and its
+port ``stored`` for ``drive``, ``polarity``, ``up`` and ``down`` of the tile port, which stay low. Nothing else differs.
 """
 from amaranth import ClockDomain, DomainRenamer, Module, Mux, ResetSignal
 from amaranth.lib import wiring
@@ -14,6 +17,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hdl.counters import Counters, event_widths
 from hdl.host_stream import HostStream
 from hdl.line_driver import LineDriver
+from hdl.line_store import LineStore, StoredSignature
 from hdl.ports import TileSignature, UpdateCommand
 from hdl.pulse_gen import PulseGen
 from hdl.read_unit import ReadUnit
@@ -43,10 +47,12 @@ class Top(wiring.Component):
         For a bench's recorders: the update unit's commands and operands, and whether a SCAN runs. Leave open in a design.
     <unit>_clk, <unit>_active : In(1), Out(1)
         Only when ``gated``.
+    stored : Out(StoredSignature(u))
+        Only when ``bridged``.
     """
 
-    def __init__(self, u: UnitParams, gated: bool = False):
-        self.u, self.gated = u, gated
+    def __init__(self, u: UnitParams, gated: bool = False, bridged: bool = False):
+        self.u, self.gated, self.bridged = u, gated, bridged
         self.registers, self.host_stream = Registers(u), HostStream(u)
         self.update_unit = UpdateUnit(u, "accumulator" if gated else "sync")
         host = {name: member for block in (self.registers, self.host_stream)
@@ -54,7 +60,8 @@ class Top(wiring.Component):
         gates = {name: port for unit in DOMAINS for name, port in ((f"{unit}_clk", In(1)), (f"{unit}_active", Out(1)))}
         trace = {name: member for name, member in self.update_unit.signature.members.items() if name.startswith("trace_")}
         super().__init__({
-            **host, "tile": Out(TileSignature(u)), **(gates if gated else {}), **trace, "trace_command_stb": Out(1),
+            **host, "tile": Out(TileSignature(u)), **(gates if gated else {}), **trace,
+            **({"stored": Out(StoredSignature(u))} if bridged else {}), "trace_command_stb": Out(1),
             "trace_command": Out(UpdateCommand(u)), "trace_refresh": Out(1), "trace_starved": Out(1), "trace_done": Out(1),
         })
 
@@ -63,7 +70,7 @@ class Top(wiring.Component):
         u = self.u
         registers, host, update = self.registers, self.host_stream, self.update_unit
         sequencer, memory, vector, read = Sequencer(u), VectorMemory(u), VectorUnit(u), ReadUnit(u)
-        lines, pulses, refresh = LineDriver(u), PulseGen(u), Refresh(u)
+        lines, pulses, refresh = (LineStore if self.bridged else LineDriver)(u), PulseGen(u), Refresh(u)
         blocks = {"sequencer": sequencer, "vector_memory": memory, "read_unit": read, "registers": registers, "host_stream": host,
                   "refresh": refresh, "vector_unit": vector, "update_unit": update, "pulse_gen": pulses, "line_driver": lines}
         for name, block in blocks.items():
@@ -136,9 +143,14 @@ class Top(wiring.Component):
                 own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
             ]
         connect(m, read.lines, lines.i)
+        if self.bridged:
+            connect(m, lines.stored, flipped(self.stored))
+        else:
+            m.d.comb += [self.tile.drive.eq(lines.drive), self.tile.polarity.eq(lines.polarity)]
         if u.capacitor:
-            down = (lines.trains_polarity ^ read.down.replicate(u.n_lines))[:u.n_cols]
-            m.d.comb += [self.tile.up.eq(lines.trains & ~down), self.tile.down.eq(lines.trains & down)]
+            if not self.bridged:
+                down = (lines.trains_polarity ^ read.down.replicate(u.n_lines))[:u.n_cols]
+                m.d.comb += [self.tile.up.eq(lines.trains & ~down), self.tile.down.eq(lines.trains & down)]
             m.d.comb += [getattr(self.tile, name).eq(getattr(read, name)) for name in ("fire", "trim", "trim_kind", "trim_line")]
             m.d.comb += [self.tile.trim_down.eq(read.down), read.dither.eq(lines.dither)]
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op
@@ -157,8 +169,7 @@ class Top(wiring.Component):
         ]
         for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):
             m.d.comb += getattr(self.tile, name).eq(getattr(read, name))
-        m.d.comb += [self.tile.drive.eq(lines.drive), self.tile.polarity.eq(lines.polarity),
-                     self.tile.integrate.eq(lines.integrate & ~(read.fire | read.trim)), read.exponents.eq(vector.exponents)]
+        m.d.comb += [self.tile.integrate.eq(lines.integrate & ~(read.fire | read.trim)), read.exponents.eq(vector.exponents)]
         for name in ("program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg"):
             m.d.comb += getattr(self.tile, name).eq(getattr(pulses, name))
         connect(m, flipped(self.tile.codes), read.codes)

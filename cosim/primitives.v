@@ -1,0 +1,24 @@
+// Simulation models of the FPGA primitives that hdl/board.py instantiates, as far as it uses them.
+
+// PLL: time is counted in cycles, so the output clock is the input clock; it locks after 100 cycles.
+module EHXPLLL #(
+  parameter CLKI_DIV = 1, parameter CLKFB_DIV = 1, parameter CLKOP_DIV = 1, parameter CLKOP_CPHASE = 0, parameter CLKOP_FPHASE = 0,
+  parameter CLKOP_ENABLE = "ENABLED", parameter FEEDBK_PATH = "CLKOP", parameter INTFB_WAKE = "DISABLED",
+  parameter STDBY_ENABLE = "DISABLED", parameter DPHASE_SOURCE = "DISABLED", parameter OUTDIVIDER_MUXA = "DIVA",
+  parameter PLLRST_ENA = "DISABLED"
+) (
+  input CLKI, input CLKFB, input RST, input STDBY, input PHASESEL0, input PHASESEL1, input PHASEDIR, input PHASESTEP,
+  input PHASELOADREG, input PLLWAKESYNC, input ENCLKOP, output CLKOP, output LOCK
+);
+  reg [6:0] left = 100;
+  assign CLKOP = CLKI;
+  assign LOCK = left == 0;
+  always @(posedge CLKI) if (left != 0) left <= left - 1;
+endmodule
+
+// Gate of the clock network: CE counts where the clock is low, so that no pulse is cut.
+module DCCA (input CLKI, input CE, output CLKO);
+  reg open = 1;
+  always_latch if (!CLKI) open = CE;
+  assign CLKO = CLKI & open;
+endmodule

@@ -1,0 +1,287 @@
+"""Event encoder: what a unit does at its ports, as records of bytes for the host, in the order in which it happens.
+
+Contract: a cycle in which something happens is held (``hold``: the unit's clock must stand still) until its records were taken
+from ``o``; then the cycle ends, with ``enable``. So records have no size that the unit could overrun, and the unit sees nothing
+of it. All inputs are sampled in cycles of the unit, that is, with ``enable`` or while it is held.
+
+Records (``model.link_format.Record``), multi-byte fields least significant byte first:
+
+========  ===========================================================================================================
+UPDATE    chi_base 2, rate 2: an accumulating UPDATE begins (with ``link.trace``)
+LANES     place 2, then a word of lane codes, packed: elements place * vector_width ... (with ``link.trace``)
+LINE      line 2, code 1 (signed), exponent 2 (signed): a walked line of this UPDATE (with ``link.trace``)
+FIRE      tile, flags 1 (bit 0 sequence, 1 negative, 2 down), state 4, place 1, words 1, then the row codes, packed;
+          place 1, words 1, and the column codes, packed
+TRIM      tile | transpose << 4, kind 1, line 2, down 1, steps 1, place 1, words 1, then the line codes, packed
+PULSE     tile | walk << 4 | kind << 5 | refresh << 6, line 2, first 2, then pairs of an index and 8 lanes of it that are not all
+          low, G+ from index 0, G- from ceil(lanes / 8) on, and 0xFF
+BEAT      last 1, data 8: a beat of the output stream
+READ      tile | transpose << 4 | half << 5, range 1, steps 1, first 2, count 2, place 1, words 1, then the line codes, packed
+========  ===========================================================================================================
+
+Packed codes: element after element a byte, magnitude and polarity << 7; 0x00 is one zero, 0x80 n are n zeros.
+
+A pulse is recorded in the cycle after its first: pulses last 2 cycles or more. FIRE and TRIM are recorded in the cycle after
+their window.
+
+Ports
+-----
+enable, hold : In(1), Out(1)
+    The unit's clock runs in this cycle; it must not.
+read_stb : Out(1)
+    For a cycle: a READ was recorded, and the unit waits for its codes.
+o : Out(stream 8)
+others : In
+    Of ``hdl.top``: the tile port, ``stored``, the output stream, the trace.
+
+Timing: a byte a cycle; zeros of packed codes, and lanes that are low, take a cycle each.
+Source: design choice.
+"""
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.line_store import StoredSignature
+from hdl.ports import UpdateCommand
+from model.commands import UpdateOp
+from model.link_format import LinkParams, Record
+from model.params import UnitParams
+
+__all__ = ["EventEncoder"]
+
+
+def _bytes(*fields):
+    """Fields, each filled up to whole bytes."""
+    return Cat(Cat(field, Const(0, -len(field) % 8)) for field in fields)
+
+
+class EventEncoder(wiring.Component):
+    """See the module."""
+
+    def __init__(self, u: UnitParams, link: LinkParams = LinkParams()):      # noqa: B008 - frozen
+        self.u, self.link = u, link
+        trace = {"trace_command_stb": In(1), "trace_command": In(UpdateCommand(u)), "trace_line_stb": In(1),
+                 "trace_line": In(13), "trace_code": In(signed(u.outer_bits + 1)), "trace_lane_stb": In(1),
+                 "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(u.outer_bits + 1, u.vector_width)),
+                 "trace_exponent": In(signed(10))} if link.trace else {}
+        capacitor = {"fire": In(1), "trim": In(1), "trim_kind": In(2), "trim_line": In(13),
+                     "trim_down": In(1)} if u.capacitor else {}
+        super().__init__({
+            "enable": In(1), "hold": Out(1), "read_stb": Out(1), "o": Out(stream.Signature(8)),
+            "stored": In(StoredSignature(u)), "tile": In(4), "transpose": In(1), "half": In(2), "range": In(2),
+            "out_first": In(13), "out_count": In(13), "convert": In(1), "program_tile": In(4), "program_walk": In(1),
+            "program_line": In(13), "program_first": In(13), "program_kind": In(1), "pulse_pos": In(u.lanes),
+            "pulse_neg": In(u.lanes), "trace_refresh": In(1),
+            "m_axis_tdata": In(64), "m_axis_tlast": In(1), "m_axis_tvalid": In(1), **trace, **capacitor,
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        happens = self._events(m)
+        kinds = list(happens)
+        waiting, done = Signal(len(kinds)), Signal(len(kinds))      # in this cycle: to be recorded; recorded
+        m.d.comb += [waiting.eq(Cat(happens.values()) & ~done), self.hold.eq(waiting.any())]
+        with m.If(self.enable):
+            m.d.sync += done.eq(0)
+
+        kind, place = Signal(range(max(Record) + 1)), Signal(4)
+        headers = self._headers()
+        header = Signal(8 * max(len(fields) // 8 for fields in headers.values()))
+        last = Signal(4)                                # byte of the header
+        with m.Switch(kind):
+            for record, fields in headers.items():
+                with m.Case(record):
+                    m.d.comb += [header.eq(fields), last.eq(len(fields) // 8 - 1)]
+
+        finish = Signal()                               # the record ends in this cycle
+        moves = self.o.valid & self.o.ready
+        side = Signal()                                 # FIRE: the columns' codes
+        index = Signal(range(max(256, 2 * -(-self.u.lanes // 8)) + 1))  # of 8 lanes
+        begin_codes, codes_end = Signal(), Signal()
+        again = (kind == Record.FIRE) & ~side
+        with m.FSM(name="record"):
+            with m.State("WAIT"):
+                m.d.sync += [place.eq(0), index.eq(0), side.eq(0)]
+                for bit, record in reversed(list(enumerate(kinds))):
+                    with m.If(waiting[bit]):
+                        m.d.sync += kind.eq(record)
+                with m.If(self.hold):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header.word_select(place, 8))]
+                with m.If(moves):
+                    m.d.sync += place.eq(place + 1)
+                with m.If(moves & (place == last)):
+                    with m.Switch(kind):
+                        with m.Case(Record.PULSE):
+                            m.next = "LANES"
+                        with m.Case(Record.READ, Record.LANES, Record.FIRE, Record.TRIM):
+                            m.d.comb += begin_codes.eq(1)
+                            m.next = "CODES"
+                        with m.Default():
+                            m.d.comb += finish.eq(1)
+                            m.next = "WAIT"
+            self._lanes(m, index, moves, finish)
+            with m.State("CODES"):
+                with m.If(codes_end):
+                    m.d.comb += [finish.eq(~again), self.read_stb.eq(kind == Record.READ)]
+                    m.next = "WAIT"
+                    if self.u.capacitor:
+                        with m.If(again):
+                            m.d.sync += [side.eq(1), place.eq(0)]
+                            m.next = "SIDE"
+            if self.u.capacitor:
+                with m.State("SIDE"):
+                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Mux(place[0], self.stored.count_1, self.stored.base_1))]
+                    with m.If(moves):
+                        m.d.sync += place.eq(place + 1)
+                        with m.If(place[0]):
+                            m.d.comb += begin_codes.eq(1)
+                            m.next = "CODES"
+        with m.If(finish):
+            for bit, record in enumerate(kinds):
+                with m.If(kind == record):
+                    m.d.sync += done[bit].eq(1)
+        self._codes(m, kind, side, begin_codes, codes_end, moves)
+        return m
+
+    def _events(self, m):
+        """Record -> whether it is due in this cycle; in the order in which they are sent."""
+        high, before, self.refresh = Signal(), Signal(), Signal()
+        with m.If(self.enable):
+            m.d.sync += [high.eq((self.pulse_pos | self.pulse_neg).any()), before.eq(high), self.refresh.eq(self.trace_refresh)]
+        events = {}
+        if self.link.trace:
+            command = self.trace_command
+            events |= {Record.UPDATE: self.trace_command_stb & (command.op == UpdateOp.UPDATE) & command.accumulate,
+                       Record.LANES: self.trace_lane_stb, Record.LINE: self.trace_line_stb}
+        if self.u.capacitor:
+            for record, window in ((Record.FIRE, self.fire), (Record.TRIM, self.trim)):
+                running = Signal(name=f"running_{record.name.lower()}")
+                with m.If(self.enable):
+                    m.d.sync += running.eq(window)
+                events[record] = running & ~window
+        return {**events, Record.PULSE: high & ~before, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
+
+    def _headers(self):
+        """Record -> its fixed part."""
+        stored = self.stored
+        lines = (stored.base, stored.count)
+        headers = {
+            Record.PULSE: _bytes(Cat(self.program_tile, self.program_walk, self.program_kind, self.refresh), self.program_line,
+                                 self.program_first),
+            Record.BEAT: _bytes(self.m_axis_tlast, self.m_axis_tdata),
+            Record.READ: _bytes(Cat(self.tile, self.transpose, self.half), self.range, stored.steps, self.out_first,
+                                self.out_count, *lines),
+        }
+        if self.link.trace:
+            code = Signal(signed(8), name="code")
+            exponent = Signal(signed(16), name="exponent")
+            self._trace_values = [code.eq(self.trace_code), exponent.eq(self.trace_exponent)]
+            headers |= {
+                Record.UPDATE: _bytes(Cat(self.trace_command.chi_base, Const(0, 16 - len(self.trace_command.chi_base))),
+                                      Cat(self.trace_command.rate, Const(0, 16 - len(self.trace_command.rate)))),
+                Record.LANES: _bytes(self.trace_lane_address), Record.LINE: _bytes(self.trace_line, code, exponent)}
+        if self.u.capacitor:
+            headers |= {
+                Record.FIRE: _bytes(self.tile, Cat(stored.sequence, stored.negative, self.trim_down), stored.state, *lines),
+                Record.TRIM: _bytes(Cat(self.tile, self.transpose), self.trim_kind, self.trim_line, self.trim_down, stored.steps,
+                                    *lines)}
+        return {record: Cat(Const(record, 8), fields) for record, fields in headers.items()}
+
+    def _lanes(self, m, index, moves, finish):
+        """States that send the lanes of a pulse, 8 by 8."""
+        count = -(-self.u.lanes // 8)
+        lanes = _bytes(self.pulse_pos, self.pulse_neg)
+        lanes_8 = Signal(8)
+        m.d.comb += lanes_8.eq(lanes.word_select(index[:(2 * count - 1).bit_length()], 8))
+        with m.State("LANES"):
+            m.d.comb += [self.o.valid.eq((index == 2 * count) | (lanes_8 != 0)),
+                         self.o.payload.eq(Mux(index == 2 * count, 0xFF, index[:8]))]
+            with m.If(index == 2 * count):
+                with m.If(moves):
+                    m.d.comb += finish.eq(1)
+                    m.next = "WAIT"
+            with m.Elif(lanes_8 == 0):
+                m.d.sync += index.eq(index + 1)
+            with m.Elif(moves):
+                m.next = "LANES_8"
+        with m.State("LANES_8"):
+            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(lanes_8)]
+            with m.If(moves):
+                m.d.sync += index.eq(index + 1)
+                m.next = "LANES"
+
+    def _codes(self, m, kind, side, begin, end, moves):
+        """Send words of codes, packed, from ``begin`` on; ``end``: the last byte was taken."""
+        u, stored = self.u, self.stored
+        word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))
+        code, zeros = Signal(8), Signal(8)
+        if self.link.trace:
+            m.d.comb += self._trace_values
+            traced = _lane_code(self.trace_lanes, element, u)
+            m.d.comb += code.eq(Mux(kind == Record.LANES, traced, stored.data.as_value().word_select(element, 8)))
+        else:
+            m.d.comb += code.eq(stored.data.as_value().word_select(element, 8))
+        address = stored.address
+        m.d.comb += address.eq(Cat(side, word) if u.capacitor else word)
+        zero = code[:7] == 0
+        flush = zeros != 0
+        with m.FSM(name="codes"):
+            with m.State("IDLE"):
+                m.d.sync += [element.eq(0), zeros.eq(0)]
+                with m.If(begin):
+                    if u.capacitor:
+                        m.d.sync += [word.eq(Mux(side, stored.base_1, stored.base)),
+                                     left.eq(Mux(side, stored.count_1, stored.count))]
+                    else:
+                        m.d.sync += [word.eq(stored.base), left.eq(stored.count)]
+                    if self.link.trace:
+                        with m.If(kind == Record.LANES):
+                            m.d.sync += left.eq(1)
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "CODE"
+                with m.If(left == 0):
+                    m.next = "REST"
+            with m.State("CODE"):
+                step = Signal()                         # on to the next element
+                with m.If(zero & (zeros != 255)):
+                    m.d.comb += step.eq(1)
+                    m.d.sync += zeros.eq(zeros + 1)
+                with m.Elif(flush):
+                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Mux(zeros == 1, 0x00, 0x80))]
+                    with m.If(moves):
+                        m.d.sync += zeros.eq(0)
+                        with m.If(zeros != 1):
+                            m.d.sync += zeros.eq(zeros)
+                            m.next = "COUNT"
+                with m.Else():
+                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code), step.eq(moves)]
+                with m.If(step):
+                    m.d.sync += element.eq(element + 1)
+                    with m.If(element == u.vector_width - 1):
+                        m.d.sync += [word.eq(word + 1), left.eq(left - 1)]
+                        m.next = "FETCH"
+            with m.State("COUNT"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(zeros)]
+                with m.If(moves):
+                    m.d.sync += zeros.eq(0)
+                    m.next = "CODE"
+                    with m.If(left == 0):
+                        m.next = "REST"
+            with m.State("REST"):                       # zeros at the end
+                m.d.comb += [self.o.valid.eq(flush), self.o.payload.eq(Mux(zeros == 1, 0x00, 0x80)), end.eq(~flush)]
+                with m.If(~flush):
+                    m.next = "IDLE"
+                with m.Elif(moves):
+                    m.d.sync += zeros.eq(0)
+                    with m.If(zeros != 1):
+                        m.d.sync += zeros.eq(zeros)
+                        m.next = "COUNT"
+
+
+def _lane_code(lanes, element, u):
+    """Element of a word of lane codes as a byte, magnitude and polarity << 7."""
+    bits = u.outer_bits
+    return Cat(Cat(lane[:bits], Const(0, 7 - bits), lane[bits]) for lane in lanes).word_select(element, 8)

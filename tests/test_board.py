@@ -1,0 +1,108 @@
+"""A board: training through a virtual one equals the model backend; faults of the line end in the same digest or in one error."""
+import pytest
+
+from cosim.board import BoardBackend
+from cosim.board_test import CASES, expected, experiment_of, train_on, verdict
+from cosim.faults import Faults
+from cosim.link import Link, LinkError
+from cosim.train import main
+from cosim.virtual_board import VirtualBoard
+from hdl.board import TARGETS, Target
+from model.link_format import LinkParams
+from model.params import Params, ParamsError, UnitParams
+
+LAYERS, IMAGES = (64, 16, 10), 40
+UNIT = dict(lanes=16, vector_width=4, n_tiles=2, n_rows=68, n_cols=20, n_matrices=2, chi_words=128, vector_words=256)
+SMALL = Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="dcca", link=LinkParams(divisor=10, reply_log2=6),
+               unit=UnitParams(**UNIT))
+"""With PLL, clock gates and trace, and with replies so short that every record is cut."""
+
+pytestmark = [pytest.mark.cosim, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return experiment_of(SMALL.unit, SMALL.link.convert_cycles, LAYERS, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def model(experiment):
+    return expected(experiment)
+
+
+def virtual(**faults):
+    return VirtualBoard(SMALL, Faults(**faults), fast=False)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_ends_right_or_with_one_error(case, experiment, model):
+    faults, message = CASES[case]
+    with virtual(**faults) as board:
+        outcome = train_on(board.port, experiment)
+    assert verdict(outcome, model, message) == ("right" if message is None else "one error")
+    if message is None:
+        assert outcome.weights_checked == model.weights_checked > 0
+        assert (outcome.repeated > 0) == bool(faults)
+    else:
+        assert "\n" not in outcome.error
+
+
+def test_another_build_is_refused(experiment):
+    params = Params(unit=UnitParams(**{**UNIT, "lanes": 8, "chi_words": 256}))
+    with virtual() as board:
+        with pytest.raises(ParamsError, match=r"lanes = 16, not 8; chi_words = 128, not 256"):
+            BoardBackend(params, 1, board.port)
+        link = Link(board.port)
+        link.close()
+
+
+def test_a_second_host_takes_the_board(experiment):
+    with virtual() as board:
+        first = Link(board.port)
+        first.serial.close()
+        second = Link(board.port)
+        second.close()
+        first.serial.open()
+        with pytest.raises(LinkError, match="taken by another host"):
+            first.request(2, b"\0\0")
+        first.close()
+
+
+def test_command_line(tmp_path, capsys):
+    with virtual() as board:
+        arguments = ["--dataset", "digits", "--layers", "64-16-10", "--images", "10", "--epochs", "1", "--test-images", "5"]
+        assert main([*arguments, "--backend", "board", "--port", board.port, "--out", str(tmp_path / "run")]) == 0
+        assert (tmp_path / "run" / "result.json").exists()
+    capsys.readouterr()
+    assert main([*arguments, "--backend", "board", "--port", board.port, "--out", str(tmp_path / "gone")]) == 2
+    error = capsys.readouterr().err
+    assert board.port in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--backend", "board"], "needs the serial port"), (["--backend", "model", "--port", "x"], "only the backend board"),
+    (["--target", "none"], "unknown target"), (["--target", "icebreaker", "--scheme", "capacitor"], "capacitor = 0"),
+])
+def test_bad_options(arguments, message, capsys):
+    assert main(["--dataset", "digits", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"divisor": 3}, {"convert_cycles": 0}, {"receive_log2": 8}])
+def test_link_parameters_out_of_range(changes):
+    with pytest.raises(ParamsError, match=next(iter(changes))):
+        LinkParams(**changes)
+
+
+def test_units_that_no_board_can_carry():
+    for changes in ({"line_bits": 8}, {"set_cycles": 1}):
+        with pytest.raises(ParamsError, match=next(iter(changes))):
+            LinkParams().check(UnitParams(**changes))
+
+
+def test_targets_have_a_rate_the_host_can_meet():
+    assert set(TARGETS) >= {"ulx3s-85f", "icebreaker"}
+    with pytest.raises(ParamsError, match="divisor"):
+        Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=SMALL.unit, link=LinkParams(divisor=5))
