@@ -4,14 +4,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train mnist bench study drift sweep test test-slow formal verilog lint clean
+.PHONY: help train mnist bench study drift sweep board-test test test-slow formal verilog lint clean
 
 help: ## this table
 	@echo 'target     what it does'
 	@echo '---------  ---------------------------------------------------------------------------------------'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1           \2/p' Makefile | sed 's/^\(.\{11\}\) */\1/'
 	@echo
-	@echo 'make train takes SCHEME= DATASET= BACKEND= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
+	@echo 'make train takes SCHEME= DATASET= BACKEND= PORT= TARGET= LAYERS= IMAGES= EPOCHS= SEED= LANES= PARAMS= WAVES=1 OUT='
 	@echo 'CHECKPOINT= RESUME=1, each as the option of the same name in: $(RUN) -m cosim.train --help'
 
 mnist: DATASET := mnist
@@ -25,6 +25,7 @@ train: $(VENV)/.run ## train a network on the RTL (or BACKEND=model) and test it
 	  $(if $(SCHEME),--scheme '$(SCHEME)') \
 	  $(if $(DATASET),--dataset '$(DATASET)') $(if $(BACKEND),--backend '$(BACKEND)') $(if $(LAYERS),--layers '$(LAYERS)') \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
+	  $(if $(PORT),--port '$(PORT)') $(if $(TARGET),--target '$(TARGET)') \
 	  $(if $(LANES),--lanes '$(LANES)') $(if $(PARAMS),--params '$(PARAMS)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(filter-out 0,$(RESUME)),--resume) \
 	  $(if $(filter-out 0,$(WAVES)),--waves)
@@ -44,6 +45,10 @@ drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; c
 
 bench: $(VENV)/.run ## time an image on NumPy, model, cosimulation and bare Verilator; writes build/bench.json
 	@$(RUN) -m cosim.benchmark $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(DATASET),--dataset '$(DATASET)')
+
+board-test: $(VENV)/.run ## train through a virtual board (TARGET=), with faults of the line, or through the one at PORT=
+	@$(RUN) -m cosim.board_test $(if $(TARGET),--target '$(TARGET)') $(if $(PORT),--port '$(PORT)') \
+	  $(if $(LAYERS),--layers '$(LAYERS)') $(if $(IMAGES),--images '$(IMAGES)')
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'

@@ -1,6 +1,6 @@
 """The command behind ``make train``: options to an experiment, a backend, a run, a run's directory.
 
-Exit codes: 0 done, 1 conservation broken, 2 bad input (one line on stderr), 130 Ctrl-C or SIGTERM.
+Exit codes: 0 done, 1 conservation broken, 2 bad input or a board that failed (one line on stderr), 130 Ctrl-C or SIGTERM.
 """
 import dataclasses
 import signal
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cosim.link import LinkError
 from hdl.board import TARGETS
 from model import datasets
 from model.backend import Backend, CompileProgram, P
@@ -213,6 +214,8 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
             directory.commit(result)
         except KeyboardInterrupt:
             return _fail(checkpoints.stopped(), 130)
+        except LinkError as error:                                   # the board's state is out of reach: none is written now
+            return _fail(f"{error}; {checkpoints.stopped()}", 2)
         checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:
