@@ -69,9 +69,17 @@ class Link:
             with contextlib.suppress(Exception):                     # FTDI: answer after 1 ms instead of 16; not every port can
                 self.serial.set_low_latency_mode(True)
             self.serial.reset_input_buffer()
+        try:
+            self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self):
         answer = self.request(Command.CONNECT)
         if len(answer) != 6 or answer[0] != VERSION:
-            raise LinkError(f"{port}: the board speaks another version of the link ({answer.hex()}), this host version {VERSION}")
+            raise LinkError(f"{self.port}: the board speaks another version of the link ({answer.hex()}), "
+                            f"this host version {VERSION}")
         self.convert_cycles, self.trace, receive_log2, reply_log2 = struct.unpack("<xHBBB", answer)
         self.body_bytes, self.reply_bytes = (1 << receive_log2) - 8, (1 << reply_log2) - 4
 

@@ -143,7 +143,7 @@ class HostBridge(wiring.Component):
                             m.d.sync += send(0, 0)
                             m.next = "SEND"
             with m.State("RESET"):
-                m.d.comb += self.enable.eq(1)
+                m.d.comb += self.enable.eq(unit_reset)
                 m.d.sync += [left.eq(left - 1), converts.eq(0), words.eq(0), wait.eq(0)]
                 with m.If(left == 0):
                     m.d.sync += [unit_reset.eq(0), *send(identity, 6)]

@@ -1,5 +1,8 @@
 """A board: training through a virtual one equals the model backend; faults of the line end in the same digest or in one error."""
+import numpy as np
 import pytest
+from amaranth import Elaboratable, Module
+from amaranth.hdl import Assert, Cover
 
 from cosim.board import BoardBackend
 from cosim.board_test import CASES, expected, experiment_of, train_on, verdict
@@ -8,8 +11,14 @@ from cosim.link import Link, LinkError
 from cosim.train import main
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS, Target
-from model.link_format import LinkParams
+from hdl.host_bridge import HostBridge
+from model import datasets
+from model.link_format import Command, LinkParams
+from model.machine import ModelBackend
+from model.params import SMALL as SMALL_PARAMS
 from model.params import Params, ParamsError, UnitParams
+from model.program import compile_experiment
+from tests.formal import any_value, prove
 
 LAYERS, IMAGES = (64, 16, 10), 40
 UNIT = dict(lanes=16, vector_width=4, n_tiles=2, n_rows=68, n_cols=20, n_matrices=2, chi_words=128, vector_words=256)
@@ -54,6 +63,66 @@ def test_another_build_is_refused(experiment):
             BoardBackend(params, 1, board.port)
         link = Link(board.port)
         link.close()
+
+
+def test_state_moves_between_backends(experiment):
+    """A board's state is the model's; either goes on from the other's, to equal digests."""
+    data, program = datasets.load("digits"), compile_experiment(experiment, experiment.rate)
+    packets = program.packets("train", data.train_images[:30], data.train_labels[:30])
+
+    def begun(backend, state=None):
+        backend.configure(program)
+        backend.execute("clear") if state is None else backend.restore(state)
+        return backend
+
+    with virtual() as board:
+        one = begun(BoardBackend(experiment.params, 1, board.port))
+        other = begun(ModelBackend(experiment.params, 1))
+        states = []
+        for backend in (one, other):
+            backend.run("train", packets[:20])
+            backend.execute("scan")
+            backend.run("train", packets[20:25])
+            states.append(backend.state())
+        assert states[0].keys() == states[1].keys()
+        wait = list(other.counters()).index("host_wait")
+        for name, array in states[1].items():
+            found = states[0][name]
+            if name == "counters":
+                found[wait] = array[wait] = 0
+            assert np.array_equal(found, array), name
+        one.close()
+        swapped = (begun(BoardBackend(experiment.params, 1, board.port), states[1]),
+                   begun(ModelBackend(experiment.params, 1), states[0]))
+        for backend in (*swapped, other):
+            backend.run("train", packets[25:])
+            assert backend.conservation()[0]
+        assert swapped[0].digest() == swapped[1].digest() == other.digest()
+        swapped[0].close()
+
+
+class ClockSpec(Elaboratable):
+    """With any host and any unit: the unit's clock does not run in a cycle with an event that is not recorded."""
+
+    def elaborate(self, platform):
+        m = Module()
+        u = SMALL_PARAMS.unit
+        m.submodules.dut = dut = HostBridge(u, LinkParams(receive_log2=9, reply_log2=6))
+        for name in ("command", "end", "data", "full", "start", "events_hold", "read_stb", "out_count", "convert", "unit_done",
+                     "unit_starved", "output_valid", "axil_awready", "axil_wready", "axil_bvalid", "axil_bresp", "axil_arready",
+                     "axil_rvalid", "axil_rdata", "axil_rresp", "axis_tready"):
+            port = getattr(dut, name)
+            m.d.comb += port.eq(any_value(m, len(port), name=f"any_{name}"))
+        m.d.comb += [dut.events.valid.eq(any_value(m, 1, "any_event")), dut.body.ready.eq(1),
+                     dut.codes.ready.eq(any_value(m, 1, "any_ready"))]
+        m.d.comb += Assert(~dut.enable | ~dut.events_hold | dut.unit_reset)
+        m.d.comb += Cover(dut.enable & dut.axis_tvalid & (dut.command == Command.RUN))
+        return m
+
+
+@pytest.mark.formal
+def test_the_clock_stops_for_every_event():
+    prove(ClockSpec(), "host_bridge_clock", depth=3, mode="prove", cover_depth=24)
 
 
 def test_a_second_host_takes_the_board(experiment):
