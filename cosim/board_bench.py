@@ -6,6 +6,7 @@
 (``quiet``: nothing moved on either wire for QUIET_BITS bits, and no request is executed). ``primitives.v`` stands for the PLL
 and the clock gates of the FPGA.
 """
+from functools import cache
 from pathlib import Path
 
 from amaranth import Cat, DomainRenamer, Module, Mux, Signal
@@ -86,6 +87,7 @@ class BoardBench(wiring.Component):
         return m
 
 
+@cache
 def bench_verilog(target: Target) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Sources, and what Python sees of them: modules ``core`` (Amaranth) and ``bench`` (the clock)."""
     text = """// What Python writes passes a register.

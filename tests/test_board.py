@@ -22,8 +22,8 @@ from tests.formal import any_value, prove
 
 LAYERS, IMAGES = (64, 16, 10), 40
 UNIT = dict(lanes=16, vector_width=4, n_tiles=2, n_rows=68, n_cols=20, n_matrices=2, chi_words=128, vector_words=256)
-SMALL = Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="dcca", link=LinkParams(divisor=10, reply_log2=6),
-               unit=UnitParams(**UNIT))
+SMALL = Target(family="ecp5", oscillator_mhz=25, clock_mhz=15, gate="dcca", unit=UnitParams(**UNIT),
+               link=LinkParams(divisor=5, receive_log2=9, reply_log2=6))
 """With PLL, clock gates and trace, and with replies so short that every record is cut."""
 
 pytestmark = [pytest.mark.cosim, pytest.mark.timeout(1200)]
@@ -40,20 +40,47 @@ def model(experiment):
 
 
 def virtual(**faults):
-    return VirtualBoard(SMALL, Faults(**faults), fast=False)
+    return VirtualBoard(SMALL, Faults(**faults))
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("wrong bits", "lost bytes", "doubled bytes", "every byte wrong")
+"""Cases of which ``all three`` has a part."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES])
 def test_training_ends_right_or_with_one_error(case, experiment, model):
     faults, message = CASES[case]
     with virtual(**faults) as board:
-        outcome = train_on(board.port, experiment)
+        outcome = train_on(board.port, experiment, patience_s=1.0)
     assert verdict(outcome, model, message) == ("right" if message is None else "one error")
     if message is None:
         assert outcome.weights_checked == model.weights_checked > 0
         assert (outcome.repeated > 0) == bool(faults)
     else:
         assert "\n" not in outcome.error
+
+
+@pytest.mark.slow
+def test_capacitors_and_wide_codes():
+    """The other scheme, converter codes of two bytes, and a unit with clock enables."""
+    unit = UnitParams(**{**UNIT, "capacitor": 1, "adc_bits": 9, "n_luts": 8, "program_words": 1024, "vector_words": 512})
+    target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=unit, link=LinkParams(divisor=4))
+    experiment = experiment_of(unit, target.link.convert_cycles, LAYERS, 20)
+    with VirtualBoard(target) as board:
+        outcome = train_on(board.port, experiment, patience_s=1.0)
+    assert verdict(outcome, expected(experiment), None) == "right"
+
+
+def test_faults_come_from_their_seed():
+    def spoilt(seed):
+        faults = Faults(flip=0.1, drop=0.1, double=0.1, seed=seed)
+        return faults.to_board(bytes(1000)) + faults.to_host(bytes(1000))
+
+    assert spoilt(1) == spoilt(1) != spoilt(2)
+    assert Faults().to_board(bytes(range(256))) == bytes(range(256))
+    assert len(Faults(drop=1.0).to_board(bytes(9))) == 0
+    assert Faults(double=1.0).to_host(b"ab") == b"aabb"
+    assert all(byte.bit_count() == 1 for byte in Faults(flip=1.0).to_host(bytes(99)))
 
 
 def test_another_build_is_refused(experiment):
