@@ -194,7 +194,7 @@ class BoardBackend(Driver):
     def _fire(self, content, at):
         tile, flags, state, base, words = struct.unpack_from("<BBIBB", content, at)
         at = self._lines(content, at + 8, base, words, self.lines)
-        at = self._lines(content, at + 2, *content[at:at + 2], self.trains)
+        at = self._lines(content, at + 2, content[at], content[at + 1], self.trains)
         u, side = self.u, self.side
         rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
         command = read_unit.lines_command(

@@ -21,7 +21,8 @@ BAUD = 3_000_000
 TRIES = 10
 """Times a request is sent [1]."""
 PATIENCE_S = 0.5
-"""How long an answer is waited for before the request is repeated [s]."""
+"""How long an answer is waited for before the request is repeated the first time [s]; each time half as long again, up to four
+times as long: a slow board must not be buried under repeated requests."""
 
 
 class LinkError(InputError):
@@ -93,22 +94,22 @@ class Link:
                 self.repeated += attempt > 0
                 self.serial.write(frame)
                 self.sent += len(frame)
-                reply = self._reply()
+                reply = self._reply(min(self.patience_s * 1.5**attempt, 4 * self.patience_s))
                 if reply is not None:
                     status, answer = reply
                     if status == Status.LOST:
                         raise LinkError(f"{self.port}: the board was reset or taken by another host, its state is lost")
                     return answer
-        raise LinkError(f"{self.port}: no answer to {self.tries} requests of {self.patience_s} s each: check cable and power")
+        raise LinkError(f"{self.port}: no answer, the request was sent {self.tries} times: check cable and power")
 
     def close(self) -> None:
         """Free the port."""
         with contextlib.suppress(Exception):
             self.serial.close()
 
-    def _reply(self):
+    def _reply(self, patience_s):
         """(status, body) of the reply to the present request, or None if none comes in time."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             content = self.serial.read(max(1, self.serial.in_waiting))
             self.received += len(content)
