@@ -47,6 +47,7 @@ class RtlBackend(Driver):
             raise ParamsError(f"tile.convert_cycles = {params.tile.convert_cycles}: the bench answers a convert strobe after "
                               f"{CONVERT_CYCLES_MIN} cycles at the earliest; raise it or use the backend model")
         self.seed, self.waves, self.fast, self.trace = seed, waves, fast, trace
+        self.held = False                              # a program is stopped
         sources, visible = bench_verilog(params)
         self.folder = build("unit", sources, "bench", public=visible, fast=fast, timing=True, waves=trace is not None)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
@@ -114,8 +115,16 @@ class RtlBackend(Driver):
     def _load(self, program):
         self._call("load", program.instructions, program.matrices)
 
-    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time):
-        return self._call("execute", entry, loop_count, packets, evaluating, time)
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time, stop_after=None):
+        *result, self.held = self._call("execute", entry, loop_count, packets, evaluating, time, stop_after)
+        return result
+
+    def _resume(self, stop_after=None):
+        *result, self.held = self._call("resume", stop_after)
+        return result
+
+    def _stopped(self):
+        return self.held
 
     def _counters(self, names):
         return self._call("counters", names)
@@ -123,10 +132,12 @@ class RtlBackend(Driver):
     def _digest_parts(self):
         return self._call("digest_parts")
 
-    def execute(self, entry):
-        """See ``Driver.execute``; CLEAR and SCAN leave no line marked."""
-        super().execute(entry)
-        self._call("set_programmed", set())
+    def _after(self, entry, *result):
+        """See ``Driver._after``; CLEAR and SCAN leave no line marked."""
+        outputs = super()._after(entry, *result)
+        if entry in ("clear", "scan") and not self.stopped:
+            self._call("set_programmed", set())
+        return outputs
 
     def _dirty(self):
         programmed, dirty = self._call("get_programmed"), np.zeros(self.u.chi_words, np.uint8)

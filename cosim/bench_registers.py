@@ -20,7 +20,7 @@ async def _start(dut, seed) -> Any:
     """Clock, reset, master; ``seed`` None means without pauses."""
     Clock(dut.clk, 10, "ns").start()
     dut.rst.value = 1
-    for name in ("busy", "done", "accepting", "error", "error_pc", "pc", "read_value"):
+    for name in ("busy", "done", "accepting", "stopped", "error", "error_pc", "pc", "read_value"):
         getattr(dut, name).value = 0
     master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
     if seed is not None:

@@ -96,7 +96,7 @@ class Host:
     """The host's side of the unit by cocotbext-axi; ``seed``: streams pause at random, None: never."""
 
     def __init__(self, dut, seed):
-        self.dut = dut
+        self.dut, self.stops = dut, 0
         self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
         self.source = AxiStreamSource(AxiStreamBus.from_prefix(dut, "s_axis"), dut.clk, dut.rst)
         self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "m_axis"), dut.clk, dut.rst)
@@ -138,12 +138,29 @@ class Host:
             await ClockCycles(self.dut.clk, 50)
         return status
 
-    async def run(self, entry, packets=(), loop_count=0, n_outputs=0):
-        """Run a program to its end; returns its output packets as bytes."""
+    async def stop_and_resume(self, draw):
+        """Stop the program and resume it, until a stop comes after its end; returns how often it was stopped."""
+        count = 0
+        while True:
+            await ClockCycles(self.dut.clk, draw.randrange(1, 300))
+            await self.write("CONTROL", stop=1)
+            if not (await self.finish())["stopped"]:
+                return count
+            count += 1
+            await ClockCycles(self.dut.clk, draw.randrange(1, 100))
+            await self.write("CONTROL", resume=1)
+
+    async def run(self, entry, packets=(), loop_count=0, n_outputs=0, stops=None):
+        """Run a program to its end, stopped and resumed on the way with the generator ``stops``; returns its output packets as
+        bytes.
+        """
         await self.start(entry, loop_count)
+        stopper = cocotb.start_soon(self.stop_and_resume(stops)) if stops else None
         for packet in packets:
             self.source.send_nowait(AxiStreamFrame(packet.tobytes()))
         outputs = [bytes((await self.sink.recv()).tdata) for _ in range(n_outputs)]
+        if stopper:
+            self.stops += await stopper
         status = await self.finish()
         assert status["done"]
         assert status["error"] == 0
@@ -162,9 +179,12 @@ async def _begin(dut, seed=None):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(seed=[None, 5])
-async def trains_as_the_model(dut, seed):
-    """Outputs, chi, devices, generators and every counter but the host's are the model's, also when the host's streams pause."""
+@cocotb.parametrize(seed=[None, 5, 6], stopped=[False, True])
+async def trains_as_the_model(dut, seed, stopped):
+    """Outputs, chi, devices, generators and every counter but the host's are the model's, also when the host's streams pause, and
+    when it stops the unit and resumes it.
+    """
+    stops = random.Random(7) if stopped else None
     program = compile_network(LAYERS, PARAMS, LOSS, RATE)
     draw = np.random.default_rng(1)
     x, y = draw.integers(0, 256, (7, LAYERS[0])).astype(np.uint8), draw.integers(0, LAYERS[-1], 7)
@@ -182,9 +202,10 @@ async def trains_as_the_model(dut, seed):
     await host.load(program.instructions, program.matrices)
     await host.run(program.entries["setup"], [program.lut_packet(lut) for lut in range(len(program.luts))])
     await host.run(program.entries["clear"])
-    outputs = await host.run(program.entries["train"], packets[:6], loop_count=3, n_outputs=6)
-    await host.run(program.entries["scan"])
-    outputs += await host.run(program.entries["train_one"], packets[6:], n_outputs=1)
+    outputs = await host.run(program.entries["train"], packets[:6], loop_count=3, n_outputs=6, stops=stops)
+    await host.run(program.entries["scan"], stops=stops)
+    outputs += await host.run(program.entries["train_one"], packets[6:], n_outputs=1, stops=stops)
+    assert host.stops > 10 if stopped else host.stops == 0
     elements = [host_stream.unpack_emit(np.frombuffer(output, np.uint8))[:program.n_outputs] for output in outputs]
     np.testing.assert_array_equal(elements, expected)
     for name, value in model.counters().items():

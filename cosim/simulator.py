@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cocotb
 import numpy as np
+from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, Timer, ValueChange
 from numba import njit
 
@@ -25,13 +26,15 @@ from cosim.recorders import BEATS, COUNT_BITS, FIRES, PULSES, TRIMS, UPDATES, la
 from cosim.recording import Recording
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
-from model.isa import Kind
+from model.isa import Error, Kind
 from model.ledger import count_pulse
 from model.params import Params
 from model.regmap import register_map
 
 __all__ = ["Unit", "serve"]
 
+CYCLE = 2
+"""A cycle of the bench [ns]."""
 PATIENCE = 20_000
 """How long a unit may wait for a packet after the last one has left the feeder [ns of simulation, two a cycle]."""
 _COUNTS = {"n_converts": 0, "n_done": 0, "n_pulses": PULSES, "n_updates": UPDATES, "n_beats": BEATS, "n_fires": FIRES,
@@ -183,23 +186,22 @@ class Unit:
             await self._access(1, address, word)
         self.matrix_of = {d.chi_base: index for index, d in enumerate(matrices)}
 
-    async def execute(self, entry, loop_count, packets, evaluating, time):
-        """Run a program; returns (output packets as int16 arrays, error, pc)."""
+    async def execute(self, entry, loop_count, packets, evaluating, time, stop_after=None):
+        """Run a program; returns (output packets as int16 arrays, error, pc, whether it is stopped).
+
+        stop_after: CONTROL.stop is written so many cycles after CONTROL.start.
+        """
         self.side.begin(time)
         self.generators = self.side.generators.evaluation if evaluating else self.side.generators.read
         self.queue = [piece for packet in packets for piece in self._pieces(packet)]
         self.queue.reverse()
-        self.beats = []
         await self.write("ENTRY", value=entry)
         await self.write("LOOP_COUNT", value=loop_count)
-        self.done = False
-        await self.write("CONTROL", start=1)
-        while not self.done:
-            await self._service()
-        await self._settle()
-        error = (await self.read("STATUS"))["error"]
-        pc = (await self.read("ERROR_PC"))["value"]
-        return self._packets(), error, pc
+        return await self._go("start", stop_after)
+
+    async def resume(self, stop_after=None):
+        """Go on with the program that is stopped; returns what ``execute`` does."""
+        return await self._go("resume", stop_after)
 
     async def counters(self, names):
         """Values of the counters named."""
@@ -254,6 +256,26 @@ class Unit:
         """Mark this place in the recording."""
         assert self.recording, "nothing is recorded"
         self.recording.mark(self.status.get())
+
+    async def _go(self, how, stop_after):
+        """Write CONTROL.<how> and wait for the program's end or its stop."""
+        self.beats = []
+        self.done = False
+        await self.write("CONTROL", **{how: 1})
+        self.done |= how == "resume" and (await self.read("STATUS"))["error"] == Error.NOT_STOPPED
+        if stop_after is not None:
+            deadline = round(get_sim_time("ns")) + CYCLE * stop_after
+            while not self.done and (left := deadline - round(get_sim_time("ns"))) > 0:
+                await First(ValueChange(self.dut.attention), Timer(left, "ns"))
+                self._look()
+            if not self.done:
+                await self.write("CONTROL", stop=1)
+        while not self.done:
+            await self._service()
+        await self._settle()
+        status = await self.read("STATUS")
+        pc = (await self.read("ERROR_PC"))["value"]
+        return self._packets(), status["error"], pc, bool(status["stopped"])
 
     # ---- agent --------------------------------------------------------------------------------------------------------
 

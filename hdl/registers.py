@@ -32,13 +32,13 @@ class Registers(wiring.Component):
     -------
     s_axil_* : In, Out
         The five channels of AXI4-Lite; ``s_axil_awprot`` and ``s_axil_arprot`` are ignored.
-    start, stop, clear : Out(1)
+    start, stop, clear, resume : Out(1)
         Pulses of CONTROL.
     entry, loop_count, matrices : Out
         ENTRY (its low bits), LOOP_COUNT, and the descriptors MATRIX[k].
     program_write : Out(ProgramWriteSignature)
         Write port of the sequencer's program memory.
-    busy, done, accepting, error, error_pc, pc : In
+    busy, done, accepting, stopped, error, error_pc, pc : In
         What STATUS, ERROR_PC and PC show.
     read_en, read_index, read_value : Out(1), Out(range(N_EVENTS)), In(counter_bits)
         Read port of the counters: the value is valid in the cycle after ``read_en``.
@@ -58,10 +58,11 @@ class Registers(wiring.Component):
         }
         super().__init__({
             **{f"s_axil_{name}": member for name, member in axi.items()},
-            "start": Out(1), "stop": Out(1), "clear": Out(1), "entry": Out(range(u.program_words)), "loop_count": Out(32),
+            "start": Out(1), "stop": Out(1), "clear": Out(1), "resume": Out(1), "entry": Out(range(u.program_words)),
+            "loop_count": Out(32),
             "matrices": Out(data.ArrayLayout(MatrixDescriptor(u), u.n_matrices)),
             "program_write": Out(ProgramWriteSignature(u)),
-            "busy": In(1), "done": In(1), "accepting": In(1), "error": In(4), "error_pc": In(16), "pc": In(16),
+            "busy": In(1), "done": In(1), "accepting": In(1), "stopped": In(1), "error": In(4), "error_pc": In(16), "pc": In(16),
             "read_en": Out(1), "read_index": Out(range(N_EVENTS)), "read_value": In(u.counter_bits), "active": Out(1),
         })
 
@@ -104,7 +105,7 @@ class Registers(wiring.Component):
             bits = range(low, low + len(signal))
             return Cat(Mux(strobe[bit // 8], word[bit], signal[bit - low]) for bit in bits)
 
-        pulses = {"start": self.start, "stop": self.stop, "clear": self.clear}
+        pulses = {"start": self.start, "stop": self.stop, "clear": self.clear, "resume": self.resume}
         program = self.map.program
         held = [Signal(32, name=f"program_word{part}") for part in range(4)]
         m.d.sync += [*(pulse.eq(0) for pulse in pulses.values()), self.program_write.stb.eq(0)]
@@ -148,7 +149,8 @@ class Registers(wiring.Component):
         m.d.comb += [self.read_en.eq(have_address & ~fetched & is_low), self.read_index.eq(index[1:])]
         values = {
             ("STATUS", "busy"): self.busy, ("STATUS", "done"): self.done, ("STATUS", "accepting"): self.accepting,
-            ("STATUS", "error"): self.error, ("ERROR_PC", "value"): self.error_pc, ("PC", "value"): self.pc, **storage,
+            ("STATUS", "stopped"): self.stopped, ("STATUS", "error"): self.error,
+            ("ERROR_PC", "value"): self.error_pc, ("PC", "value"): self.pc, **storage,
         }
         with m.If(have_address & ~fetched):
             m.d.sync += fetched.eq(1)

@@ -3,16 +3,25 @@
 Contract: instructions of ``model.isa`` are dispatched in order. An instruction leaves when its own unit is idle, every unit
 in its wait mask is idle and, for a barrier (and for the one after it), all units are idle; operands that name a matrix are
 resolved through its descriptor. An instruction that cannot be executed stops the unit with ``error`` and ``error_pc``;
-nothing of it is executed. HALT is a barrier; ``stop`` ends the program between two instructions, when all units are idle.
+nothing of it is executed. HALT is a barrier.
+
+``stop`` acts on the first instruction that could leave while every unit is idle (at the latest a barrier): it is held back, and
+``stopped`` is high. ``resume`` goes on with it as if nothing had been: program counter, loops, LINE, polarities and the state of
+all units are kept, and an armed packet still comes. So every unit time is that of a program that was not stopped, and so are all
+counters but ``host_wait``. A start gives the stopped program up; a write to the program memory too.
+
+A matrix is *torn* from FLIP to SEAL. FIRE on it, and READ of it by the polarity of the matrix, is an error.
 
 Stages: fetch (program memory output) | d: with its descriptor | c: checked; dispatch is combinational from c.
 
-Descriptors are checked once, at start, one a cycle; they must not be written while the unit runs.
+Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped.
 
 Timing: ``START_CYCLES(n_matrices)`` cycles of unit time from start to the first dispatch slot; then one instruction a cycle;
-after a NEXT that jumps the next dispatch is ``JUMP_CYCLES`` later. Source: design choice.
+after a NEXT that jumps the next dispatch is ``JUMP_CYCLES`` later. From resume to dispatch START_CYCLES(n_matrices) cycles, none
+of them unit time. Source: design choice.
 
-Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``) is no unit time: ``time`` stands still.
+Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
+still.
 """
 from amaranth import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
@@ -48,10 +57,14 @@ class Sequencer(wiring.Component):
     -------
     program_write : In(ProgramWriteSignature)
         Writes one instruction.
-    start, stop : In(1)
-        Pulses. ``entry``: first instruction; ``loop_count``: iterations of a LOOP with count 0; ``matrices``: descriptors.
-    busy, done, error, error_pc, pc : Out
-        ``done`` from HALT (or stop) to the next start; ``error`` an ``isa.Error``, kept until the next start.
+    start, stop, resume : In(1)
+        Pulses; start and resume are ignored while a program runs, start goes before resume. ``entry``: first instruction;
+        ``loop_count``: iterations of a LOOP with count 0; ``matrices``: descriptors.
+    busy, done, stopped, error, error_pc, pc : Out
+        ``done`` from HALT or stop to the next start or resume; ``stopped`` likewise, from stop only, and ``pc`` is then the
+        instruction held back; ``error`` an ``isa.Error``, kept until the next start or resume.
+    disarm : Out(1)
+        No program runs or is stopped: a packet that is still armed is not for the next one.
     o_lines, o_vector, o_update, o_scan, o_accept, o_load : Out(stream)
         Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). LOAD goes to both
         ``o_update`` and ``o_load``.
@@ -65,10 +78,19 @@ class Sequencer(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        # a program runs; loops: how many, first instructions of the bodies, iterations left; of each matrix: the sign of the
+        # capacitor's part, whether a transfer was begun and not ended
+        self.running, self.depth = Signal(), Signal(range(u.loop_depth + 1))
+        self.body = Array(Signal(range(u.program_words), name=f"body_{k}") for k in range(u.loop_depth))
+        self.left = Array(Signal(32, name=f"left_{k}") for k in range(u.loop_depth))
+        self.polarity, self.torn = Signal(u.n_matrices), Signal(u.n_matrices)
+        self.valid, self.word, self.fire = Signal(), Signal(isa.INSTRUCTION_BITS), Signal()     # the next instruction; it leaves
         super().__init__({
-            "program_write": In(ProgramWriteSignature(u)), "start": In(1), "stop": In(1), "entry": In(range(u.program_words)),
-            "loop_count": In(32), "matrices": In(data.ArrayLayout(MatrixDescriptor(u), u.n_matrices)),
-            "busy": Out(1), "done": Out(1), "error": Out(4), "error_pc": Out(16), "pc": Out(16),
+            "program_write": In(ProgramWriteSignature(u)), "start": In(1), "stop": In(1), "resume": In(1),
+            "entry": In(range(u.program_words)), "loop_count": In(32),
+            "matrices": In(data.ArrayLayout(MatrixDescriptor(u), u.n_matrices)),
+            "busy": Out(1), "done": Out(1), "stopped": Out(1), "error": Out(4), "error_pc": Out(16), "pc": Out(16),
+            "disarm": Out(1),
             "o_lines": Out(stream.Signature(LinesCommand(u))), "o_vector": Out(stream.Signature(VectorCommand(u))),
             "o_update": Out(stream.Signature(UpdateCommand(u))), "o_scan": Out(stream.Signature(ScanCommand(u))),
             "o_accept": Out(stream.Signature(AcceptCommand(u))), "o_load": Out(stream.Signature(LoadCommand(u))),
@@ -79,7 +101,8 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         u = self.u
-        running, stopping, fire, flush = Signal(), Signal(), Signal(), Signal()
+        running, fire = self.running, self.fire
+        stopping, held, resuming, flush = Signal(), Signal(), Signal(), Signal()
         fetch_pc = Signal(range(u.program_words + 1))
 
         checked, matrix_ok, matrix_words = self._check_descriptors(m, running)
@@ -87,9 +110,9 @@ class Sequencer(wiring.Component):
         # pipeline: f (program memory output) -> d (with its descriptor) -> c (checked)
         m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[])
         write, read = program.write_port(), program.read_port()
-        f_valid, d_valid, c_valid = Signal(), Signal(), Signal()
+        f_valid, d_valid, c_valid = Signal(), Signal(), self.valid
         f_pc, d_pc, c_pc = Signal.like(fetch_pc), Signal.like(fetch_pc), Signal.like(fetch_pc)
-        d_word, c_word = Signal(isa.INSTRUCTION_BITS), Signal(isa.INSTRUCTION_BITS)
+        d_word, c_word = Signal(isa.INSTRUCTION_BITS), self.word
         d_matrix, c_matrix = Signal(MatrixDescriptor(u)), Signal(MatrixDescriptor(u))
         c_error = Signal(4)
         step = running & checked & (~c_valid | fire)
@@ -118,11 +141,13 @@ class Sequencer(wiring.Component):
         error = Signal(4)
         cleared = Signal(u.n_matrices)
         not_cleared = is_opcode(opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared.bit_select(c_word[16:20], 1)
-        line, polarity, torn = Signal(13), Signal(u.n_matrices), Signal(u.n_matrices)
+        line, polarity, torn = Signal(13), self.polarity, self.torn
         is_torn, beyond = Signal(), Signal()
         if u.capacitor:
             side = Mux(operand(c_word, Opcode.POINT, "transpose"), c_matrix.cols, c_matrix.rows)
-            m.d.comb += [is_torn.eq(is_opcode(opcode, Opcode.FIRE) & torn.bit_select(c_word[16:20], 1)),
+            own = operand(c_word, Opcode.READ, "polarity")[1]
+            needs = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ) & ~own)
+            m.d.comb += [is_torn.eq(needs & torn.bit_select(c_word[16:20], 1)),
                          beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= side))]
         m.d.comb += [
             all_idle.eq(units_idle.all() & self.o_scan.ready),
@@ -131,17 +156,24 @@ class Sequencer(wiring.Component):
             error.eq(Mux(c_error != 0, c_error,
                          Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH,
                              Mux(beyond, Error.BAD_ADDRESS, Mux(is_torn, Error.TORN, Error.NONE)))))),
-            go.eq(running & c_valid & ~stopping & waited & (error == 0)),
+            held.eq(running & c_valid & stopping & all_idle & (error == 0)),
+            go.eq(running & c_valid & ~held & waited & (error == 0)),
         ]
         inverted = polarity.bit_select(c_word[16:20], 1)
         self._dispatch(m, opcode, c_word, c_matrix, matrix_words, line, inverted, go, fire)
         jump, target = self._loops(m, opcode, c_word, c_pc, fire, loop_error)
 
         # run, stop, end
-        with m.If(self.start & ~running):
+        with m.If((self.start | (self.resume & self.stopped)) & ~running):
             m.d.sync += [running.eq(1), self.done.eq(0), self.error.eq(0), stopping.eq(0), after_barrier.eq(0),
-                         fetch_pc.eq(self.entry)]
+                         resuming.eq(~self.start), fetch_pc.eq(Mux(self.start, self.entry, c_pc))]
             m.d.comb += flush.eq(1)
+        with m.Elif(self.resume & ~running):
+            m.d.sync += [self.done.eq(0), self.error.eq(Error.NOT_STOPPED), self.error_pc.eq(0)]
+        with m.If(running & c_valid):
+            m.d.sync += resuming.eq(0)
+        with m.If(self.start | self.resume | self.program_write.stb):
+            m.d.sync += self.stopped.eq(0)
         with m.If(self.stop):
             m.d.sync += stopping.eq(1)
         with m.If(fire):
@@ -163,14 +195,15 @@ class Sequencer(wiring.Component):
                 m.d.sync += [running.eq(0), self.done.eq(1)]
         with m.If(running & c_valid & (error != 0)):
             m.d.sync += [running.eq(0), self.error.eq(error), self.error_pc.eq(c_pc)]
-        with m.Elif(running & checked & stopping & all_idle):
-            m.d.sync += [running.eq(0), self.done.eq(1)]
-        m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(c_pc)]
+        with m.Elif(held):
+            m.d.sync += [running.eq(0), self.done.eq(1), self.stopped.eq(1)]
+        m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(c_pc),
+                     self.disarm.eq(~self.busy & (~self.stopped | self.start))]
 
         # time stands still while only the host is waited for
         waiting = Signal()
         m.d.comb += [
-            waiting.eq(self.host_stall | (go & is_opcode(opcode, Opcode.WAIT) & self.accepting)
+            waiting.eq(self.host_stall | held | (resuming & ~c_valid) | (go & is_opcode(opcode, Opcode.WAIT) & self.accepting)
                        | (go & is_opcode(opcode, Opcode.ACCEPT) & ~self.o_accept.ready)),
             self.events.time.eq(running & ~waiting), self.events.host_wait.eq(running & waiting),
             self.events.control.eq(running & ~waiting & all_idle), self.events.instructions.eq(fire),
@@ -211,17 +244,14 @@ class Sequencer(wiring.Component):
 
     def _loops(self, m, opcode, word, pc, fire, loop_error):
         """Stack of (first instruction of the body, iterations left); returns (jump, target)."""
-        u = self.u
-        depth = Signal(range(u.loop_depth + 1))
-        body = Array(Signal(range(u.program_words), name=f"body_{k}") for k in range(u.loop_depth))
-        left = Array(Signal(32, name=f"left_{k}") for k in range(u.loop_depth))
+        u, depth, body, left = self.u, self.depth, self.body, self.left
         is_loop, is_next = is_opcode(opcode, Opcode.LOOP), is_opcode(opcode, Opcode.NEXT)
         top = Signal(range(u.loop_depth))
         count = operand(word, Opcode.LOOP, "count")
         jump = Signal()
         m.d.comb += [top.eq(depth - 1), jump.eq(is_next & (left[top] > 1)),
                      loop_error.eq((is_loop & (depth == u.loop_depth)) | (is_next & (depth == 0)))]
-        with m.If(self.start):
+        with m.If(self.start & ~self.running):
             m.d.sync += depth.eq(0)
         with m.Elif(fire & is_loop):
             m.d.sync += [body[depth].eq(pc + 1), left[depth].eq(Mux(count == 0, self.loop_count, count)), depth.eq(depth + 1)]

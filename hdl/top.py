@@ -109,10 +109,10 @@ class Top(wiring.Component):
                     m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         connect(m, registers.program_write, sequencer.program_write)
         m.d.comb += [getattr(sequencer, name).eq(getattr(registers, name))
-                     for name in ("start", "stop", "entry", "loop_count", "matrices")]
+                     for name in ("start", "stop", "resume", "entry", "loop_count", "matrices")]
         m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name))
-                     for name in ("busy", "done", "error", "error_pc", "pc")]
-        m.d.comb += [registers.accepting.eq(host.accepting), host.disarm.eq(~sequencer.busy)]
+                     for name in ("busy", "done", "stopped", "error", "error_pc", "pc")]
+        m.d.comb += [registers.accepting.eq(host.accepting), host.disarm.eq(sequencer.disarm)]
         connect(m, sequencer.o_accept, host.i_accept)
         connect(m, sequencer.o_load, host.i_load)
 

@@ -132,11 +132,11 @@ class CapacitorCompiler(Compiler):
     def _transfer(self, matrix, old, new):
         """All lines of a matrix, from polarity ``old`` to ``new``."""
         d = self.program.matrices[matrix]
-        self.rows, self.matrix = d.rows, matrix
+        self.rows, self.matrix, self.new = d.rows, matrix, new
         self._emit(Opcode.FLIP, matrix=matrix, inverted=new)
         self._emit(Opcode.LINE, zero=1)
         self._emit(Opcode.LOOP, count=d.cols)
-        self._reads(self.w, READS_LOG2, polarity=2 | old)
+        self._reads(self.w, READS_LOG2, old)
         self._drive(self.full)
         self._trim(Trim.RESET, self.u.reset_cycles)
         self._trim(Trim.RECHARGE, RECHARGE_STEPS)
@@ -161,8 +161,12 @@ class CapacitorCompiler(Compiler):
         kind = {"b": b, "b_kind": BKind.VECTOR} if b is not None else {"b_kind": BKind.IMMEDIATE}
         self._vector(op, dst, a, self.rows, wait, **kind, **operands)
 
-    def _reads(self, dst, reads_log2, polarity=0):
-        """2^reads_log2 reads of the line, in the unit of the module's text; one is added up while the next one is made."""
+    def _reads(self, dst, reads_log2, polarity=None):
+        """2^reads_log2 reads of the line, in the unit of the module's text; one is added up while the next one is made.
+
+        Until SEAL the matrix has no polarity that all its weights are in, so a read names its own; default: the new one.
+        """
+        polarity = self.new if polarity is None else polarity
         self._emit(Opcode.POINT, matrix=self.matrix, transpose=1, code=self.read_steps)
         first, second = self.once
         if reads_log2 == 0:
@@ -179,7 +183,7 @@ class CapacitorCompiler(Compiler):
 
     def _read(self, dst, polarity):
         self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst,
-                   steps=self.read_steps, polarity=polarity)
+                   steps=self.read_steps, polarity=2 | polarity)
 
     def _drive(self, vector):
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=self.matrix, src=vector)

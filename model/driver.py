@@ -1,7 +1,8 @@
 """The driver: what a host does with the unit, whatever executes it. One text for the backends ``model``, ``rtl`` and ``board``.
 
 A backend is a ``Driver`` with these primitives: ``_load`` (program, descriptors), ``_execute`` (a program from an entry to HALT),
-``_counters``, and the analogue side's state (``_digest_parts``, ``_check_conservation``, ``_side_state`` ...).
+``_resume``, ``_stopped``, ``_counters``, and the analogue side's state (``_digest_parts``, ``_check_conservation``,
+``_side_state`` ...).
 """
 import resource
 import time
@@ -37,6 +38,10 @@ class Driver:
         """Unit time of training, refresh and transfers so far: the time base of drift and decay [cycles]."""
         self.polarity = 0
         """Polarity of the capacitors' part since the last transfer; 0 where there are none."""
+        self.stopped: str | None = None
+        """Entry of the program that is stopped and can be resumed."""
+        self.transferring = False
+        """A transfer was begun and has not ended: its weights are in two polarities, and there is no state to be kept."""
 
     # ---- primitives ---------------------------------------------------------------------------------------------------
 
@@ -44,11 +49,21 @@ class Driver:
         """Write instructions and descriptors."""
         raise NotImplementedError
 
-    def _execute(self, entry: int, loop_count: int, packets: np.ndarray, n_outputs: int, *, evaluating: bool, time: int):
-        """Run from ``entry`` to HALT, feeding packets (n, bytes) in order; returns (output packets, error code, pc).
+    def _execute(self, entry: int, loop_count: int, packets: np.ndarray, n_outputs: int, *, evaluating: bool, time: int,
+                 stop_after: int | None = None):
+        """Run from ``entry`` to HALT or a stop, feeding packets (n, bytes) in order; returns (output packets, error code, pc).
 
-        An output packet is an int16 array and may be padded to whole beats.
+        An output packet is an int16 array and may be padded to whole beats. stop_after: ask the unit to stop after about so many
+        cycles, None: do not.
         """
+        raise NotImplementedError
+
+    def _resume(self, stop_after: int | None = None):
+        """Go on with the program that is stopped, with its packets; returns what ``_execute`` does, the new output packets."""
+        raise NotImplementedError
+
+    def _stopped(self) -> bool:
+        """Whether a program is stopped and can be resumed."""
         raise NotImplementedError
 
     def _counters(self, names: tuple[str, ...]) -> list[int]:
@@ -93,13 +108,26 @@ class Driver:
         if program.luts and not (len(known) == len(program.luts) and all(map(np.array_equal, known, program.luts))):
             self._run_entry("setup", np.stack([program.lut_packet(lut) for lut in range(len(program.luts))]))
 
-    def execute(self, entry: str) -> None:
-        """Run an entry without samples: ``clear``, or one of ``Program.upkeep``."""
+    def execute(self, entry: str, stop_after: int | None = None) -> None:
+        """Run an entry without samples: ``clear``, or one of ``Program.upkeep``.
+
+        stop_after: ask the unit to stop after about so many cycles. If it does before its end, ``stopped`` is the entry, and
+        ``resume`` goes on; any other program gives it up.
+        """
         if entry == "clear":
             self._clear_ledger(self.program.matrices)
-        self._run_entry(entry, _no_packets())
-        if entry.startswith("transfer_"):
-            self.polarity = int(entry.removeprefix("transfer_"))
+        self._run_entry(entry, _no_packets(), stop_after=stop_after)
+
+    def resume(self, stop_after: int | None = None) -> list[np.ndarray]:
+        """Go on with the program that is stopped, to its end or the next stop, as if it had never been stopped.
+
+        Returns the output packets since the stop. Raises UnitError if no program is stopped, or another was loaded since.
+        """
+        entry, before = self.stopped, self._time()
+        outputs, error, pc = self._resume(stop_after)
+        if error == Error.NOT_STOPPED or entry is None:
+            raise UnitError(f"nothing to go on with: {ERRORS[Error.NOT_STOPPED]}")
+        return self._after(entry, before, outputs, error, pc)
 
     def run(self, entry: str, packets: np.ndarray) -> np.ndarray:
         """Run ``train`` or ``evaluate`` over packets (n, bytes); returns outputs (n, n_outputs) int16."""
@@ -138,8 +166,10 @@ class Driver:
 
         chi.<matrix> (rows, cols); dirty: lines programmed since their last scan, by chi word index; counters, in the order of
         ``model/events.py``; training_cycles; polarity; side.<name> of ``AnalogSide.state``. The rest of the unit is written anew
-        for every image, or by the entries ``setup`` and ``clear``.
+        for every image, or by the entries ``setup`` and ``clear``. Raises UnitError within a transfer.
         """
+        if self.transferring:
+            raise UnitError("a transfer was begun and has not ended, so there is no state to keep: resume it first")
         return {
             **{f"chi.{k}": chi for k, chi in enumerate(self._all_chi())}, "dirty": self._dirty(),
             "counters": np.array(list(self.counters().values())), "training_cycles": np.array(self.training_cycles),
@@ -171,7 +201,7 @@ class Driver:
             self._execute(0, 0, _no_packets(), 0, evaluating=False, time=0)
             self._load(self.program)
         self._restore_side({name[5:]: array for name, array in state.items() if name.startswith("side.")}, state["dirty"])
-        self.training_cycles = int(state["training_cycles"])
+        self.training_cycles, self.transferring = int(state["training_cycles"]), False
         now = self.counters()
         for name, value in zip(now, state["counters"], strict=True):
             self._counted_before[name] += int(value) - now[name]
@@ -228,15 +258,28 @@ class Driver:
     def _all_chi(self):
         return [self.chi(matrix) for matrix in range(self.program.n_matrices if self.program.accumulates else 0)]
 
-    def _run_entry(self, entry, packets, loop_count=0):
-        trains = entry.startswith(("train", "scan", "transfer"))
-        before = self._time() if trains else 0
-        outputs, error, pc = self._execute(self.program.entries[entry], loop_count, packets, self.program.n_outputs,
-                                           evaluating=entry.startswith("evaluate"), time=self.training_cycles)
+    def _run_entry(self, entry, packets, loop_count=0, stop_after=None):
+        before = self._time() if entry.startswith(_TRAINING) else 0
+        if entry.startswith("transfer_"):
+            if self.transferring:
+                raise UnitError(f"{entry}: a transfer was begun and has not ended: resume it, or restore a state of before")
+            self.transferring = True
+        outputs, error, pc = self._execute(
+            self.program.entries[entry], loop_count, packets, self.program.n_outputs, evaluating=entry.startswith("evaluate"),
+            time=self.training_cycles, stop_after=stop_after)
+        return self._after(entry, before, outputs, error, pc)
+
+    def _after(self, entry, before, outputs, error, pc):
+        """What follows from a program's end or stop; ``before``: time at which it was started or resumed."""
+        self.stopped = None
         if error:
             raise UnitError(f"the unit stopped at instruction {pc} of {entry} with error {error}: {ERRORS[Error(error)]}")
-        if trains:
+        if entry.startswith(_TRAINING):
             self.training_cycles += self._time() - before
+        if self._stopped():
+            self.stopped = entry
+        elif entry.startswith("transfer_"):
+            self.polarity, self.transferring = int(entry.removeprefix("transfer_")), False
         return outputs
 
     def _time(self):
@@ -245,6 +288,10 @@ class Driver:
             return self._counters(("time",))[0]
         time, ramps = self._counters(("time", "ramps"))
         return time + ramps * self._ramp_cycles
+
+
+_TRAINING = ("train", "scan", "transfer")
+"""Beginnings of the entries whose time is training time."""
 
 
 def _no_packets():

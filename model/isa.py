@@ -157,6 +157,7 @@ class Error(enum.IntEnum):
     LOOP_DEPTH = 5
     PROGRAM_END = 6
     TORN = 7
+    NOT_STOPPED = 8
 
 
 ERRORS = {
@@ -167,7 +168,8 @@ ERRORS = {
     Error.NOT_CLEARED: "UPDATE, SCAN or DUMP of a matrix before CLEAR or LOAD",
     Error.LOOP_DEPTH: "more nested LOOPs than loop_depth, or NEXT without LOOP",
     Error.PROGRAM_END: "ran past the end of the program memory",
-    Error.TORN: "FIRE on a matrix whose transfer was begun by FLIP and not ended by SEAL",
+    Error.TORN: "FIRE on a matrix whose transfer was begun by FLIP and not ended by SEAL, or READ of it by its own polarity",
+    Error.NOT_STOPPED: "resume where no program is stopped, or where another one was loaded since",
 }
 
 
@@ -204,7 +206,8 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.READ: ("Read window, conversion, codes to the vector memory.", (
         _MATRIX, _TRANSPOSE, _f("half", 2, "Half"), _f("range", 2, "converter range select"), _f("dst", 12, "first word"),
         _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"),
-        _f("polarity", 2, "of the capacitor's part; 0, 1: that of the matrix; 2: added; 3: subtracted"))),
+        _f("polarity", 2, "of the capacitor's part; 0, 1: that of the matrix, which has one between SEAL and FLIP; 2: added; "
+                            "3: subtracted"))),
     Opcode.VECTOR: ("Elementwise operation of the vector unit; peak = max |r| is kept for SCALE.", (
         _f("op", 5, "VectorOp"), _f("dst", 12, "first word"), _f("a", 12, "first word of a"), _f("b", 12, "first word of b"),
         _f("b_kind", 2, "BKind"), _f("count", 13, "elements"), _f("shift", 5, "right shift of the result (left for SHL)"),
@@ -236,7 +239,7 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
     Opcode.TRIM: ("Program the cells of line LINE of a matrix side, each by the code of its line driver.", (
         _MATRIX, _TRANSPOSE, _f("kind", 2, "Trim"), _f("steps", 8, "window [steps]"))),
     Opcode.LINE: ("LINE += 1, or LINE = 0.", (_f("zero", 1, "1: LINE = 0"),)),
-    Opcode.FLIP: ("Begin a transfer: set the polarity of a matrix; until SEAL it may not FIRE.", (
+    Opcode.FLIP: ("Begin a transfer: set the polarity of a matrix; until SEAL it may not FIRE, nor READ by that polarity.", (
         _MATRIX, _f("inverted", 1, "0: the capacitor's part is added; 1: subtracted"))),
     Opcode.SEAL: ("End the transfer of a matrix.", (_MATRIX,)),
     Opcode.SEED: ("Set the shift register of RANDOM trains.", (_f("state", 31, "not 0"),)),

@@ -23,28 +23,40 @@ class ModelBackend(Driver):
         self.unit = sequencer.new_unit(params.unit)
         self.table = sequencer.predecode([], params.unit)
         self.matrices = np.zeros((params.unit.n_matrices, len(sequencer.MATRIX_FIELDS)), np.int64)
+        # of the program that runs or is stopped
+        self.entry, self.loop_count, self.packets, self.evaluating = 0, 0, np.zeros((0, 1), np.uint8), False
 
     def _load(self, program):
+        self.unit.stopped[0] = 0
         self.table = sequencer.predecode(program.instructions, self.u)
         self.matrices[:] = 0
         for index, descriptor in enumerate(program.matrices):
             self.matrices[index] = descriptor
 
-    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time):
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time, stop_after=None):
+        self.side.begin(time)
+        self.entry, self.loop_count, self.packets, self.evaluating = entry, loop_count, packets, evaluating
+        return self._go(entry, stop_after)
+
+    def _resume(self, stop_after=None):
+        return self._go(sequencer.RESUME, stop_after)
+
+    def _stopped(self):
+        return bool(self.unit.stopped[0])
+
+    def _go(self, entry, stop_after):
         side = self.side
-        side.begin(time)
-        emitted = vector_unit.new_emitted(2 + max(1, len(packets)) * (1 + self.u.n_lines))
-        rngs_read = side.generators.evaluation if evaluating else side.generators.read
+        emitted = vector_unit.new_emitted(2 + max(1, len(self.packets)) * (1 + self.u.n_lines))
+        rngs_read = side.generators.evaluation if self.evaluating else side.generators.read
         error, pc = sequencer.run(
             self.constants, side.constants, self.params.tile.convert_cycles, self.unit, side.tiles, rngs_read,
-            side.generators.program, self.table, self.matrices, entry, loop_count, packets, emitted, side.ledger.arrays,
-            side.tick)
+            side.generators.program, self.table, self.matrices, entry, self.loop_count, self.packets, emitted, side.ledger.arrays,
+            side.tick, -1 if stop_after is None else stop_after)
         if error == sequencer.STARVED:
             raise RuntimeError("the unit waits for a packet, but there is none left")
-        outputs = vector_unit.packets(emitted)
-        if not error and self.table[entry, 0] == Opcode.DUMP:
-            outputs = [self._dump(self.table[entry, 2])]
-        return outputs, error, pc
+        if not error and not self._stopped() and self.table[self.entry, 0] == Opcode.DUMP:
+            return [self._dump(self.table[self.entry, 2])], error, pc
+        return vector_unit.packets(emitted), error, pc
 
     def _dump(self, matrix):
         d = self.program.matrices[matrix]

@@ -3,6 +3,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cosim.backend import RtlBackend
 from model.driver import UnitError
@@ -116,3 +118,88 @@ def test_a_line_beyond_the_matrix_is_an_error(rtl, name):
     backend.configure(Program(PARAMS, LAYERS, words, {"clear": 0}, program.matrices))
     with pytest.raises(UnitError, match="instruction 2 of clear with error 3"):
         backend.execute("clear")
+
+
+def begun(backend, program):
+    """A backend that has trained and is about to transfer."""
+    backend.configure(program)
+    backend.execute("clear")
+    backend.run("train", packets(program)[:8])
+    return backend
+
+
+def end(backend, program):
+    """What comes after the first transfer; everything that must be equal."""
+    data = packets(program)
+    outputs = [backend.run("train", data[8:16])]
+    backend.execute("transfer_0")
+    return results(backend, [*outputs, backend.run("train", data[16:20]), backend.run("evaluate", data[:5])])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=30))
+def test_a_stopped_transfer_is_the_same(stops):
+    """On the twins, stopped after any cycles again and again: counters and digest are those of a transfer nobody stopped."""
+    program = compiled()
+    whole, backend = (begun(ModelBackend(PARAMS, 7), program) for _ in range(2))
+    whole.execute("transfer_1")
+    backend.execute("transfer_1", stop_after=stops[0])
+    assert backend.stopped == "transfer_1"
+    for stop in stops[1:]:
+        if backend.stopped:
+            backend.resume(stop_after=stop)
+    if backend.stopped:
+        backend.resume()
+    assert (backend.stopped, backend.transferring) == (None, False)
+    assert end(backend, program) == end(whole, program)
+
+
+def test_a_stopped_transfer_on_the_rtl(rtl):
+    """Stopped again and again, the RTL is at each stop where the twins are then, and ends like one that nobody stopped."""
+    program, draw = compiled(), np.random.default_rng(8)
+    whole, model, unit = (begun(backend, program) for backend in (ModelBackend(PARAMS, 7), ModelBackend(PARAMS, 7), rtl(7)))
+    whole.execute("transfer_1")
+    stops, before = 0, unit.counters()["time"]
+    unit.execute("transfer_1", stop_after=0)
+    while unit.stopped:
+        passed = unit.counters()["time"] - before
+        if stops == 0:
+            model.execute("transfer_1", stop_after=passed)
+        else:
+            model.resume(stop_after=passed)
+        assert model.stopped == unit.stopped
+        assert results(unit, [[]]) == results(model, [[]])
+        stops, before = stops + 1, unit.counters()["time"]
+        unit.resume(stop_after=int(draw.integers(0, 12_000)))
+    model.resume()
+    assert stops > 5
+    assert end(unit, program) == end(model, program) == end(whole, program)
+
+
+@pytest.mark.parametrize("name", ["model", "rtl"])
+def test_what_is_refused_within_a_transfer(rtl, name):
+    """Training, reading by a polarity that not all weights have, another transfer, a state; one of before can be restored."""
+    backend = rtl(9) if name == "rtl" else ModelBackend(PARAMS, 9)
+    program = compiled()
+    with pytest.raises(UnitError, match="nothing to go on with: resume where no program is stopped"):
+        begun(backend, program).resume()
+    before = backend.state()
+    backend.execute("transfer_1", stop_after=5000)
+    assert backend.stopped
+    with pytest.raises(UnitError, match="a transfer was begun and has not ended, so there is no state to keep"):
+        backend.state()
+    digest = backend.digest()
+    for entry in ("train", "evaluate"):
+        with pytest.raises(UnitError, match=f"of {entry} with error 7: .* or READ of it by its own polarity"):
+            backend.run(entry, packets(program)[8:10])
+        assert backend.digest() == digest or entry == "evaluate"
+        assert not backend.stopped
+    with pytest.raises(UnitError, match="or where another one was loaded since"):
+        backend.resume()
+    with pytest.raises(UnitError, match="transfer_1: a transfer was begun and has not ended"):
+        backend.execute("transfer_1")
+    backend.restore(before)
+    whole = begun(ModelBackend(PARAMS, 9), program)
+    for side in (backend, whole):
+        side.execute("transfer_1")
+    assert backend.digest() == whole.digest()

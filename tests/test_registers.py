@@ -123,9 +123,9 @@ def test_every_address(idle, stall):
     addresses = {register.address: register for register in MAP.registers.values()}
     writable = {address: sum((1 << field.bits) - 1 << field.low for field in register.fields.values())
                 for address, register in addresses.items() if register.writable and register.name != "CONTROL"}
-    shown = {"busy": 1, "done": 0, "accepting": 1, "error": 5, "error_pc": 0xABC, "pc": 0x123}
-    hardware = {MAP.address("STATUS"): MAP.pack("STATUS", busy=1, accepting=1, error=5), MAP.address("ERROR_PC"): 0xABC,
-                MAP.address("PC"): 0x123}
+    shown = {"busy": 1, "done": 0, "accepting": 1, "stopped": 1, "error": 5, "error_pc": 0xABC, "pc": 0x123}
+    hardware = {MAP.address("STATUS"): MAP.pack("STATUS", busy=1, accepting=1, stopped=1, error=5),
+                MAP.address("ERROR_PC"): 0xABC, MAP.address("PC"): 0x123}
     gaps = [0x20, 0xFC, 0x100 + 4 * len(dataclasses.fields(UnitParams)), 0x3FC, 0x400 + 16 * U.n_matrices, 0x7FC,
             0x800 + 8 * N_EVENTS, 0xFFC, 0x7FFC, 0x8000 + 16 * U.program_words, 0xFFFC]
 
@@ -172,11 +172,11 @@ def test_control_program_counters():
 
     async def watch(ctx):
         while not finished:
-            start, stop, clear, stb, address, data = (
-                await ctx.tick().sample(dut.start, dut.stop, dut.clear, dut.program_write.stb, dut.program_write.address,
-                                        dut.program_write.data))[2:]
-            if start or stop or clear:
-                pulses.append((start, stop, clear))
+            start, stop, clear, resume, stb, address, data = (
+                await ctx.tick().sample(dut.start, dut.stop, dut.clear, dut.resume, dut.program_write.stb,
+                                        dut.program_write.address, dut.program_write.data))[2:]
+            if start or stop or clear or resume:
+                pulses.append((start, stop, clear, resume))
             if stb:
                 commits.append((address, data))
 
@@ -189,13 +189,14 @@ def test_control_program_counters():
         host = Host(ctx, dut, "none", "none")
         await host.write(MAP.address("CONTROL"), 1)
         await host.write(MAP.address("CONTROL"), 6)
-        await host.write(MAP.address("CONTROL"), 7, strobe=14)
+        await host.write(MAP.address("CONTROL"), 8)
+        await host.write(MAP.address("CONTROL"), 15, strobe=14)
         assert await host.read(MAP.address("CONTROL")) == (0, OKAY)
         program = [random.Random(3).randrange(1 << 128) for _ in range(3)]
         for address, word in MAP.program_writes(program, first=U.program_words - 3):
             assert await host.write(address, word) == OKAY
         assert (await host.read(MAP.program.address))[1] == SLVERR
-        assert pulses == [(1, 0, 0), (0, 1, 1)]
+        assert pulses == [(1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1)]
         assert commits == [(U.program_words - 3 + index, word) for index, word in enumerate(program)]
         for index, event in enumerate(EVENTS):
             low, _ = await host.read(MAP.address(f"COUNTER.{event.name.upper()}.LO"))
@@ -224,7 +225,7 @@ class AxiLiteContract(Elaboratable):
         free = [name for name, member in dut.signature.members.items() if member.flow == In and name.startswith("s_axil_")]
         m.d.comb += [getattr(dut, name).eq(AnySeq(len(getattr(dut, name)))) for name in free]
         m.d.comb += [getattr(dut, name).eq(AnySeq(len(getattr(dut, name)))) for name in
-                     ("busy", "done", "accepting", "error", "error_pc", "pc", "read_value")]
+                     ("busy", "done", "accepting", "stopped", "error", "error_pc", "pc", "read_value")]
 
         def fires(channel):
             return getattr(dut, f"s_axil_{channel}valid") & getattr(dut, f"s_axil_{channel}ready")

@@ -13,4 +13,4 @@ pytestmark = pytest.mark.cosim
 def test_whole_unit_with_foreign_axi():
     params = Params(unit=dataclasses.replace(SMALL.unit, lanes=7), tile=TileParams(init_us=(8.0, 1.5)))
     assert run_cocotb("top", {"top.v": verilog_of(Top(params.unit), "top")}, "top", "cosim.bench_top",
-                      build_args=("-Wno-UNOPTFLAT",), env={"CROSSTRAIN_PARAMS": params.to_json()}) == 3
+                      build_args=("-Wno-UNOPTFLAT",), env={"CROSSTRAIN_PARAMS": params.to_json()}) == 7

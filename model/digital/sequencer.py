@@ -2,6 +2,8 @@
 
 Time: an instruction is dispatched one cycle after the one before it (``JUMP_CYCLES`` after a NEXT that jumps), later if a unit
 it waits for is busy: a unit that took a command at time t with c cycles is free at t + c. The host never lets the unit wait.
+
+A stop acts on the first instruction that could leave while every unit is idle; what a program needs to go on is in ``UnitState``.
 """
 from typing import NamedTuple
 
@@ -16,11 +18,13 @@ from model.isa import CAPACITOR_ONLY, FORMATS, N_EXPONENTS, BKind, Error, Half, 
 from model.ledger import record_update
 from model.params import UnitParams
 
-__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
+__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "RESUME", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
 
 START_CYCLES = 5
 """Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
 JUMP_CYCLES = 4
+RESUME = -1
+"""In place of an entry: go on with the program that was stopped."""
 STARVED = -1
 """No error of the unit: it would wait for ever for a packet that the host does not have."""
 
@@ -37,9 +41,9 @@ MATRIX_FIELDS = tuple(matrix_fields(UnitParams()))
 _M = {name: index for index, name in enumerate(MATRIX_FIELDS)}
 _TILE, _ROW0, _COL0, _ROWS, _COLS, _WALK, _CHI_BASE, _WORDS_PER_LINE = (
     _M[name] for name in ("tile", "row0", "col0", "rows", "cols", "walk", "chi_base", "words_per_line"))
-_ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END, _TORN = (
+_ILLEGAL_OPCODE, _BAD_MATRIX, _BAD_ADDRESS, _NOT_CLEARED, _LOOP_DEPTH, _PROGRAM_END, _TORN, _NOT_STOPPED = (
     int(error) for error in (Error.ILLEGAL_OPCODE, Error.BAD_MATRIX, Error.BAD_ADDRESS, Error.NOT_CLEARED, Error.LOOP_DEPTH,
-                             Error.PROGRAM_END, Error.TORN))
+                             Error.PROGRAM_END, Error.TORN, Error.NOT_STOPPED))
 _VECTOR_OP_GATHER, _VECTOR_OP_EMIT, _VECTOR_OP_SET_EXPONENT = int(VectorOp.GATHER), int(VectorOp.EMIT), int(VectorOp.SET_EXPONENT)
 _B_VECTOR = int(BKind.VECTOR)
 _LINES_DRIVE, _LINES_READ, _LINES_POINT, _LINES_FIRE, _LINES_TRIM = (
@@ -78,6 +82,12 @@ class UnitState(NamedTuple):
     """uint8 (n_matrices,): 1: the capacitor's part is subtracted"""
     torn: np.ndarray
     """uint8 (n_matrices,): a transfer was begun and not ended"""
+    stopped: np.ndarray
+    """uint8 (1,): a program was stopped and can be resumed"""
+    at: np.ndarray
+    """int64 (4,): of it, program counter, loops, packets taken so far, whether one more is armed"""
+    loops: np.ndarray
+    """int64 (2, loop_depth): first instructions of the bodies, iterations left"""
 
 
 def new_unit(u: UnitParams) -> UnitState:
@@ -88,7 +98,8 @@ def new_unit(u: UnitParams) -> UnitState:
         chi=np.zeros((u.chi_words, u.lanes), np.int32), dirty=np.zeros(u.chi_words, np.uint8),
         cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64), trains=np.zeros(u.n_lines, np.int32),
         shift_register=np.full(1, shift_register.START), line=np.zeros(1, np.int64), polarity=np.zeros(u.n_matrices, np.uint8),
-        torn=np.zeros(u.n_matrices, np.uint8))
+        torn=np.zeros(u.n_matrices, np.uint8), stopped=np.zeros(1, np.uint8), at=np.zeros(4, np.int64),
+        loops=np.zeros((2, u.loop_depth), np.int64))
 
 
 def predecode(instructions, u: UnitParams) -> np.ndarray:
@@ -143,7 +154,7 @@ def _error_of(u, op, f, matrices, ok, unit):
             return _BAD_ADDRESS
         if op in (_UPDATE, _SCAN, _DUMP) and not unit.cleared[f[0]]:
             return _NOT_CLEARED
-        if op == _FIRE and unit.torn[f[0]]:
+        if unit.torn[f[0]] and (op == _FIRE or (op == _READ and not f[7] & 2)):
             return _TORN
         return 0
     bad = False
@@ -238,12 +249,13 @@ def _record(u, command, vec, exponents, sums, lines, operands):
 
 @njit(cache=True)
 def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted,
-        ledger, tick):
-    """Run from ``entry`` to HALT, an error or STARVED; returns (error, pc).
+        ledger, tick, stop_after):
+    """Run from ``entry``, or RESUME, to HALT, an error, STARVED or a stop (``unit.stopped``); returns (error, pc).
 
     u: UnitConstants; tc, tiles: see ``model.analog.tile``; convert_cycles: ``TileParams``; program: ``predecode``;
-    matrices: int64 (n_matrices, fields); packets: uint8 (n, bytes), one per ACCEPT or LOAD; emitted: see ``vector_unit``;
-    ledger: (sums, lines, updates, net) of ``model.ledger``; tick: drift time of programming [ticks].
+    matrices: int64 (n_matrices, fields); packets: uint8 (n, bytes), one per ACCEPT or LOAD, the same at RESUME; emitted: see
+    ``vector_unit``; ledger: (sums, lines, updates, net) of ``model.ledger``; tick: drift time of programming [ticks]; stop_after:
+    a stop comes after so many cycles, -1: none.
     """
     sums, followed, updates, net = ledger
     counters = unit.counters
@@ -251,16 +263,22 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     for k in range(u.n_matrices):
         ok[k] = _matrix_ok(u, matrices[k])
     free = np.zeros(4, np.int64)
-    loop_body, loop_left = np.zeros(u.loop_depth, np.int64), np.zeros(u.loop_depth, np.int64)
+    loop_body, loop_left = unit.loops[0], unit.loops[1]
     operands = np.zeros((2, u.n_lines), np.int64)
     codes = np.zeros(u.n_lines, np.int32)
     load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
     dumped = np.zeros((u.chi_words * load_lanes // u.vector_width, u.vector_width), np.int32)
-    depth, pc, packet = 0, entry, 0
+    depth, pc, packet, starved = 0, entry, 0, False
     now = START_CYCLES + u.n_matrices
+    if entry == RESUME:
+        if not unit.stopped[0]:
+            return _NOT_STOPPED, np.int64(0)
+        pc, depth, packet, starved = unit.at[0], unit.at[1], unit.at[2], unit.at[3] != 0
+        now = 0
+    unit.stopped[0] = 0
     accounted = 0  # cycles before this one are in ``control``, or a unit was busy
     after_barrier = False
-    error, starved = 0, False
+    error = 0
     while True:
         if pc >= u.program_words:
             error = _PROGRAM_END
@@ -285,6 +303,12 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         if wait & 4 or op == _UPDATE or op == _CLEAR or op == _DUMP or op == _LOAD:
             earliest = max(earliest, free[_UPDATE_UNIT])
         now = earliest
+        if 0 <= stop_after <= now and idle <= now:
+            counters[_CONTROL] += max(0, now - max(accounted, idle))
+            counters[_TIME] += now
+            unit.stopped[0] = 1
+            unit.at[0], unit.at[1], unit.at[2], unit.at[3] = pc, depth, packet, starved
+            return 0, pc
         counters[_CONTROL] += max(0, now + 1 - max(accounted, idle))
         accounted = now + 1
         counters[_INSTRUCTIONS] += 1
