@@ -73,7 +73,9 @@ class RtlBackend(Driver):
         return super().run(entry, packets)
 
     def inject(self, fault: str) -> None:
-        """Test the checks: ``lose_pulse`` drops the next SET pulse of a threshold on its way to the tile."""
+        """Test the checks: ``lose_pulse`` drops the next SET pulse of a threshold on its way to the tile, ``lose_train`` the next
+        train, ``move_trim`` has the next TRIM act on the line after its own.
+        """
         self._call("inject", fault)
 
     def cpu_seconds(self) -> float:
@@ -164,6 +166,9 @@ class RtlBackend(Driver):
 
     def _clear_ledger(self, matrices):
         self._call("clear_ledger", matrices)
+
+    def _check_transfers(self, transfers, trains, trims):
+        return self._call("check_transfers", transfers, trains, trims)
 
     def _check_conservation(self, chi):
         return self._call("check_conservation", chi)

@@ -145,7 +145,8 @@ class Unit:
         self.reg_go, self.packet_go = 0, 0
         self.queue, self.beats = [], []
         self.seen, self.walked_seen = dict.fromkeys(_COUNTS, 0), 0
-        self.done = self.register_done = self.starved = self.lose_pulse = False
+        self.done = self.register_done = self.starved = False
+        self.fault = ""
 
     async def reset(self, gated):
         """Hold reset for a few cycles and let the first attention pass; gated: see ``cosim.backend``."""
@@ -213,7 +214,7 @@ class Unit:
 
     async def clear_ledger(self, matrices):
         """Start the conservation ledger again."""
-        self.side.ledger.clear(matrices)
+        self.side.clear_ledger(matrices)
 
     async def digest_parts(self):
         """The analogue part of the digest."""
@@ -222,6 +223,10 @@ class Unit:
     async def check_conservation(self, chi):
         """Compare the ledger with chi."""
         return self.side.ledger.check(lambda matrix: chi[matrix])
+
+    async def check_transfers(self, transfers, trains, trims):
+        """Compare the ledger with transfers, and with what the unit counted."""
+        return self.side.check_transfers(transfers, trains, trims)
 
     async def get_programmed(self):
         """Lines (tile, walk, line) that thresholds have pulsed since ``set_programmed``."""
@@ -249,8 +254,8 @@ class Unit:
 
     async def inject(self, fault):
         """Arrange a fault, see ``cosim.backend``."""
-        assert fault == "lose_pulse"
-        self.lose_pulse = True
+        assert fault in ("lose_pulse", "lose_train", "move_trim")
+        self.fault = fault
 
     async def mark(self):
         """Mark this place in the recording."""
@@ -344,8 +349,7 @@ class Unit:
                                f"it must have {self.widths[kind[wrong[0]]]}")
         thresholds = np.flatnonzero((kind == Kind.SET) & (fields[:, 6] == 0))
         self.programmed.update(map(tuple, fields[thresholds, :3].tolist()))
-        if self.lose_pulse and thresholds.size:
-            self.lose_pulse = False
+        if thresholds.size and self._strikes("lose_pulse"):
             records = np.delete(records, thresholds[0], axis=0)
         side = self.side
         self.serve_pulses(records, self.u.lanes, side.constants, side.tiles, side.generators.program, side.ledger.net, side.tick)
@@ -359,11 +363,13 @@ class Unit:
             nonlocal fire, n_fires
             while n_fires and fire != count:
                 slots = self.memories["slots"].get(fire * self.u.slots, self.u.slots)
-                self.serve_train(slots, self.u.n_rows, self.u.n_cols, side.constants, side.tiles)
+                if not self._strikes("lose_train"):
+                    self.serve_train(slots, self.u.n_rows, self.u.n_cols, side.constants, side.tiles)
                 fire, n_fires = (fire + 1) % (1 << COUNT_BITS), n_fires - 1
 
         for record in self.memories["trims"].get(trim, n_trims) if n_trims else ():
             tile, transpose, kind, line, down, steps, fires, _ = record[:16].view(np.uint16).tolist()
+            line += self._strikes("move_trim")
             train_up_to(fires)
             driven = np.zeros(-(-(len(record) - 16) // 4) * 4, np.uint8)
             driven[:len(record) - 16] = record[16:]
@@ -371,6 +377,13 @@ class Unit:
             analog.trim_one(side.constants, side.tiles, side.generators.program[tile], tile, transpose, line, self.line_codes,
                             kind, steps, down, side.tick)
         train_up_to(status["n_fires"])
+
+    def _strikes(self, fault):
+        """Whether ``fault`` is arranged for now; then it is not any more."""
+        if self.fault != fault:
+            return False
+        self.fault = ""
+        return True
 
     def _updates(self, status):
         """Hand the operands of the UPDATEs since the last look to the ledger."""

@@ -219,7 +219,9 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
         checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:
-        return _fail("conservation is broken: the sum of updates is not eps * pulses + chi for every weight", 1)
+        law = ("the sum of updates is not eps * pulses + chi for every weight" if experiment.scheme == "mixed" else
+               "not every weight was transferred once by each transfer, or a train or TRIM was lost on the way to its tile")
+        return _fail(f"conservation is broken: {law}", 1)
     return 0
 
 

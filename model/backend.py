@@ -96,7 +96,7 @@ class Backend(Protocol[P_contra]):
         ...
 
     def conservation(self) -> tuple[bool, int]:
-        """Sum of updates == eps * signed threshold pulses + chi, per weight; returns (holds, weights checked)."""
+        """See ``model.ledger``: nothing was lost on the way to a weight; returns (holds, weights checked)."""
         ...
 
     def close(self) -> None:

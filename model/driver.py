@@ -38,6 +38,7 @@ class Driver:
         """Unit time of training, refresh and transfers so far: the time base of drift and decay [cycles]."""
         self.polarity = 0
         """Polarity of the capacitors' part since the last transfer; 0 where there are none."""
+        self._transfers, self._windows_cleared = 0, [0, 0]       # since the ledger was cleared; FIREs and TRIMs until then
         self.stopped: str | None = None
         """Entry of the program that is stopped and can be resumed."""
         self.transferring = False
@@ -79,6 +80,10 @@ class Driver:
     def _check_conservation(self, chi: list[np.ndarray]) -> tuple[bool, int]:
         raise NotImplementedError
 
+    def _check_transfers(self, transfers: int, trains: int, trims: int) -> tuple[bool, int]:
+        """``AnalogSide.check_transfers``."""
+        raise NotImplementedError
+
     def _dirty(self) -> np.ndarray:
         """The dirty map of the refresh unit, uint8 (chi_words,)."""
         raise NotImplementedError
@@ -116,6 +121,7 @@ class Driver:
         """
         if entry == "clear":
             self._clear_ledger(self.program.matrices)
+            self._transfers, self._windows_cleared = 0, self._windows()
         self._run_entry(entry, _no_packets(), stop_after=stop_after)
 
     def resume(self, stop_after: int | None = None) -> list[np.ndarray]:
@@ -219,9 +225,13 @@ class Driver:
         return digest_of(self._digest_parts(), self._all_chi())
 
     def conservation(self) -> tuple[bool, int]:
-        """Check the ledger against chi and the pulses; returns (holds, weights checked): none without accumulators."""
+        """Check the ledger; returns (holds, weights checked).
+
+        With accumulators: against chi and the pulses. Without: against the transfers; while one is under way it does not hold.
+        """
         if not self.program.accumulates:
-            return True, 0
+            return self._check_transfers(self._transfers, *(now - then for now, then in zip(
+                self._windows(), self._windows_cleared, strict=True)))
         return self._check_conservation(self._all_chi())
 
     def close(self) -> None:
@@ -280,7 +290,12 @@ class Driver:
             self.stopped = entry
         elif entry.startswith("transfer_"):
             self.polarity, self.transferring = int(entry.removeprefix("transfer_")), False
+            self._transfers += 1
         return outputs
+
+    def _windows(self):
+        """FIREs and TRIMs so far."""
+        return self._counters(("fires", "trims"))
 
     def _time(self):
         """Cycles of unit time so far; a ramp's steps follow a slower clock and count as long as they are."""

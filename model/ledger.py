@@ -3,6 +3,10 @@
 The ledger is independent of the update unit and of its twin: it recomputes each update from the operand vectors recorded at
 UPDATE, with its own formula in plain integers, and counts the pulses that left through the tile port. After ``FULL_IMAGES``
 updates of a matrix it goes on with a seeded sample of ``SAMPLE`` weights (an option keeps all). Source: design 3.7.
+
+The capacitor scheme has no accumulators. There, since the last CLEAR or restore, with what the tiles have counted at the cells:
+for every weight RECHARGEs == transfers and RESETs >= transfers, nothing of both elsewhere; and as many trains and TRIMs have come
+as the unit counts. Source: design choice.
 """
 import numpy as np
 from numba import njit
@@ -135,3 +139,17 @@ class Ledger:
             holds &= bool(np.abs(chi).max(initial=0) < self.u.eps)
             checked += len(lines) * self.sums[index].shape[1]
         return holds, checked
+
+    def check_transfers(self, rewritten, arrived, transfers, trains, trims) -> tuple[bool, int]:
+        """Was every weight transferred once by each transfer, and did all the unit sent come? Returns (holds, weights checked).
+
+        rewritten: int (2, tiles, rows, cols), RESETs and RECHARGEs of every cell; arrived: int (tiles, 2), trains and TRIMs;
+        transfers: of all matrices, that have ended; trains, trims: counted by the unit.
+        """
+        resets, recharges = rewritten
+        expected = np.zeros(resets.shape, np.int64)
+        for d in self.matrices:
+            expected[d.tile, d.row0:d.row0 + d.rows, d.col0:d.col0 + d.cols] = transfers
+        holds = (np.array_equal(recharges, expected) and bool((resets >= expected).all()) and not resets[expected == 0].any()
+                 and arrived.sum(axis=0).tolist() == [trains, trims])
+        return holds, sum(d.rows * d.cols for d in self.matrices)

@@ -80,7 +80,10 @@ class ModelBackend(Driver):
         self.side.restore(state)
 
     def _clear_ledger(self, matrices):
-        self.side.ledger.clear(matrices)
+        self.side.clear_ledger(matrices)
+
+    def _check_transfers(self, transfers, trains, trims):
+        return self.side.check_transfers(transfers, trains, trims)
 
     def _check_conservation(self, chi):
         return self.side.ledger.check(lambda matrix: chi[matrix])

@@ -1,5 +1,6 @@
 """Capacitor cells: curve, steps and decay against the formulas in real numbers; a tile's fire and trim; the polarity test."""
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from model.analog import capacitor
 from model.analog import tile as analog
 from model.capacitor_program import CapacitorCompiler
-from model.isa import Half, Opcode, Sequence, Trim, encode
+from model.isa import Half, Opcode, Sequence, Trim, decode, encode
 from model.machine import ModelBackend
 from model.params import CAPACITOR, SMALL, CapacitorParams, Params, TileParams
 from model.program import ACTIVATIONS
@@ -241,3 +242,38 @@ def test_polarity_inversion_cancels_a_fixed_asymmetry(inversion):
         assert max(abs(value) for value in bias[1::2]) < 0.15 * step
     else:
         np.testing.assert_allclose(bias, step * np.arange(1, 7), rtol=0.1)
+
+
+@pytest.mark.parametrize("change", [0, -1, 1])
+def test_every_weight_is_transferred_once(change):
+    """A transfer that leaves out a line, or does the first one again, is found by the ledger."""
+    _, program = compiled(PARAMS)
+    first = program.entries["transfer_1"]
+    opcode, _, operands = decode(program.instructions[first + 2])
+    assert (opcode, operands) == (Opcode.LOOP, {"count": LAYERS[1]})
+    backend = ModelBackend(PARAMS, 4)
+    backend.configure(program)
+    backend.execute("clear")
+    weights = sum((n + 1) * m for n, m in itertools.pairwise(LAYERS))
+    backend.execute("transfer_1")
+    assert backend.conservation() == (True, weights)
+    if change < 0:
+        program.instructions[first + 2] = encode(Opcode.LOOP, count=LAYERS[1] - 1)
+    elif change > 0:                                         # LINE = 0 at the end of the first line
+        at = next(k for k in range(first, len(program.instructions)) if decode(program.instructions[k])[0] == Opcode.LINE
+                  and k > first + 2)
+        program.instructions[at] = encode(Opcode.LINE, zero=1)
+    backend.configure(program)
+    backend.execute("transfer_1")
+    assert backend.conservation() == (change == 0, weights)
+
+
+def test_a_train_that_the_unit_did_not_send_is_found():
+    _, program = compiled(PARAMS)
+    backend = ModelBackend(PARAMS, 4)
+    backend.configure(program)
+    backend.execute("clear")
+    assert backend.conservation()[0]
+    none = np.zeros(UNIT.n_cols, np.uint32)
+    analog.fire(backend.side.constants, backend.side.tiles, 0, np.zeros(UNIT.n_rows, np.uint32), none, none)
+    assert not backend.conservation()[0]

@@ -1,5 +1,6 @@
 """The capacitor scheme on the RTL, under Verilator over the analogue model, against the twins: one small build."""
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def packets(program, n=24):
 
 def results(backend, outputs):
     counters = {name: value for name, value in backend.counters().items() if name not in SIMULATED}
-    return np.concatenate(outputs).tolist(), counters, backend.training_cycles, backend.digest()
+    return np.concatenate(outputs).tolist(), counters, backend.training_cycles, backend.conservation(), backend.digest()
 
 
 def train(backend, program):
@@ -203,3 +204,14 @@ def test_what_is_refused_within_a_transfer(rtl, name):
     for side in (backend, whole):
         side.execute("transfer_1")
     assert backend.digest() == whole.digest()
+
+
+@pytest.mark.parametrize("fault", ["lose_train", "move_trim"])
+def test_conservation_finds_what_is_lost(rtl, fault):
+    program = compiled()
+    unit = begun(rtl(3), program)
+    assert unit.conservation() == (True, sum((n + 1) * m for n, m in itertools.pairwise(LAYERS)))
+    unit.inject(fault)
+    unit.run("train", packets(program)[:2])
+    unit.execute("transfer_1")
+    assert not unit.conservation()[0]

@@ -6,7 +6,7 @@ import pytest
 
 from model import ledger as module
 from model.ledger import Ledger, count_commanded, count_pulse, record_update
-from model.params import SMALL
+from model.params import CAPACITOR, SMALL
 from model.program import compile_network
 
 U = SMALL.unit
@@ -86,3 +86,35 @@ def test_a_sample_is_followed_after_enough_updates(filled, monkeypatch):
     unfollowed = next(k for k in range(13) if k not in ledger.lines[0])
     chi[0][unfollowed, 0] += 1 if chi[0][unfollowed, 0] < 0 else -1
     assert ledger.check(lambda k: chi[k])[0] is True
+
+
+@pytest.fixture
+def transferred():
+    """Counts of the cells after three transfers of two matrices, one with a cell that was written again."""
+    program = compile_network((12, 6, 3), CAPACITOR, scheme="capacitor")
+    ledger = Ledger(CAPACITOR.unit, seed=1)
+    ledger.clear(program.matrices)
+    u = CAPACITOR.unit
+    rewritten = np.zeros((2, u.n_tiles, u.n_rows, u.n_cols), np.int32)
+    for d in program.matrices:
+        rewritten[:, d.tile, :d.rows, :d.cols] = 3
+    rewritten[0, 1, 2, 1] = 5
+    arrived = np.zeros((u.n_tiles, 2), np.int64)
+    arrived[:2] = (40, 90), (50, 45)
+    return ledger, rewritten, arrived
+
+
+def test_transfers_are_conserved(transferred):
+    assert transferred[0].check_transfers(*transferred[1:], 3, 90, 135) == (True, 13 * 6 + 7 * 3)
+
+
+@pytest.mark.parametrize("fault", ["no recharge", "two recharges", "no reset", "elsewhere", "a train lost", "a TRIM lost"])
+def test_it_finds_faults_of_transfers(transferred, fault):
+    ledger, rewritten, arrived = transferred
+    if fault == "elsewhere":
+        rewritten[0, 0, 13, 0] = 1
+    elif fault.startswith("a "):
+        arrived[1, int("TRIM" in fault)] -= 1
+    else:
+        rewritten[int("recharge" in fault), 0, 4, 5] += 1 if "two" in fault else -1
+    assert ledger.check_transfers(rewritten, arrived, 3, 90, 135)[0] is False

@@ -40,6 +40,15 @@ class AnalogSide:
                 analog.drift(self.constants, self.tiles, tile, tick)
         self.ledger.thin()
 
+    def clear_ledger(self, matrices):
+        """Start the ledger again for ``matrices``."""
+        self.ledger.clear(matrices)
+        self.tiles.rewritten[:], self.tiles.arrived[:] = 0, 0
+
+    def check_transfers(self, transfers: int, trains: int, trims: int) -> tuple[bool, int]:
+        """See ``Ledger.check_transfers``."""
+        return self.ledger.check_transfers(self.tiles.rewritten, self.tiles.arrived, transfers, trains, trims)
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a run changes here. Devices as they were made from the seed, and their spread, are left out.
 

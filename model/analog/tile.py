@@ -90,6 +90,11 @@ class TileState(NamedTuple):
     cells: capacitor.Cells
     ramp_spread: np.ndarray
     """(tiles, 2, rows, cols) int32 [2^-12]: factor on the mean of a ramp; (tiles, 2, 0, 0) without capacitors."""
+    rewritten: np.ndarray
+    """(2, tiles, rows, cols) int32: RESETs of the pair, RECHARGEs of the capacitor by TRIM, for the ledger; without capacitors
+    (2, tiles, 0, 0)."""
+    arrived: np.ndarray
+    """(tiles, 2) int64: trains and TRIMs that came, for the ledger."""
 
 
 def spawn_generators(seed: int, n_tiles: int) -> Generators:
@@ -128,7 +133,9 @@ def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tu
         spread=np.zeros(shape if p.device_spread else (u.n_tiles, 2, 0, 0), np.int32),
         pulses=np.zeros((u.n_tiles, 2, 2), np.int64),
         g=np.zeros((u.n_tiles, 4 if u.capacitor else 3, u.n_rows, u.n_cols), np.int32), variance=np.zeros(planes, np.int16),
-        cells=capacitor.new_cells(params), ramp_spread=np.zeros(shape if u.capacitor else (u.n_tiles, 2, 0, 0), np.int32))
+        cells=capacitor.new_cells(params), ramp_spread=np.zeros(shape if u.capacitor else (u.n_tiles, 2, 0, 0), np.int32),
+        rewritten=np.zeros((2, u.n_tiles, u.n_rows, u.n_cols) if u.capacitor else (2, u.n_tiles, 0, 0), np.int32),
+        arrived=np.zeros((u.n_tiles, 2), np.int64))
     one = 1 << pcm.SPREAD_BITS
     for tile, rng in enumerate(generators):
         g = pcm.normals(rng, shape[1:], p.init_us[0] / 2.0 ** p.g_lsb_log2, p.init_us[1] / 2.0 ** p.g_lsb_log2)
@@ -284,6 +291,7 @@ def fire(tc, state, tile, rows, ups, downs):
     Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of
     a cell are taken as one, up less down.
     """
+    state.arrived[tile, 0] += 1
     columns = np.flatnonzero(ups | downs)
     references = np.zeros(len(columns), np.int64)
     for k, col in enumerate(columns):
@@ -311,6 +319,7 @@ def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
 @njit(cache=True)
 def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, down, tick):
     """``trim`` with the tile's own generator."""
+    state.arrived[tile, 1] += 1
     n_rows, n_cols = state.cells.v.shape[1], state.cells.v.shape[2]
     if line >= (n_cols if transpose else n_rows):
         return
@@ -326,11 +335,13 @@ def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, do
             if abs(code) == steps:
                 for side in range(2):
                     _pulse(tc.device, state, generator, tile, side, row, col, _RESET, tick)
+                state.rewritten[0, tile, row, col] += 1
         elif kind == _RAMP:
             _ramp(tc.device, state, generator, tile, 0 if code > 0 else 1, row, col, abs(code), tick)
         elif kind == _RECHARGE:
             if abs(code) == steps:
                 cells.v[tile, row, col] = tc.capacitor.v_init
+                state.rewritten[1, tile, row, col] += 1
         else:
             _step(tc, cells, tile, row, col, -code if down else code)
         _derive(tc, state, tile, row, col)
