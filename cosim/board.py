@@ -13,7 +13,7 @@ from model.analog import tile as analog
 from model.analog.side import AnalogSide
 from model.commands import LinesOp
 from model.digital import read_unit
-from model.driver import Driver
+from model.driver import Driver, UnitError
 from model.isa import Kind, Walk
 from model.ledger import count_pulse
 from model.link_format import Command, Reason, Record
@@ -121,7 +121,9 @@ class BoardBackend(Driver):
 
     # ---- running ------------------------------------------------------------------------------------------------------
 
-    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time):
+    def _execute(self, entry, loop_count, packets, n_outputs, *, evaluating, time, stop_after=None):
+        if stop_after is not None:
+            raise UnitError("stop_after: a board runs from one event to the next, the host cannot stop it in between")
         self.side.begin(time)
         self.generators = self.side.generators.evaluation if evaluating else self.side.generators.read
         self._write_named(ENTRY=entry, LOOP_COUNT=loop_count, CONTROL=self.map.pack("CONTROL", start=1))
@@ -277,8 +279,11 @@ class BoardBackend(Driver):
     def _digest_parts(self):
         return self.side.digest_parts()
 
+    def _resume(self, stop_after=None):
+        raise UnitError("nothing to go on with: a board is not stopped")
+
     def _clear_ledger(self, matrices):
-        self.side.ledger.clear(matrices)
+        self.side.clear_ledger(matrices)
         self._blind()
 
     def _blind(self):
@@ -286,13 +291,18 @@ class BoardBackend(Driver):
         if not self.link.trace:
             self.side.ledger.lines = [np.zeros(0, np.int64) for _ in self.side.ledger.lines]
 
+    def _check_transfers(self, transfers, trains, trims):
+        return self.side.check_transfers(transfers, trains, trims)
+
     def _check_conservation(self, chi):
         return self.side.ledger.check(lambda matrix: chi[matrix])
 
-    def execute(self, entry):
-        """See ``Driver.execute``; CLEAR and SCAN leave no line marked."""
-        super().execute(entry)
-        self.programmed = set()
+    def _after(self, entry, *result):
+        """See ``Driver._after``; CLEAR and SCAN leave no line marked."""
+        outputs = super()._after(entry, *result)
+        if entry in ("clear", "scan"):
+            self.programmed = set()
+        return outputs
 
     def _dirty(self):
         dirty = np.zeros(self.u.chi_words, np.uint8)

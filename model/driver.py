@@ -55,7 +55,7 @@ class Driver:
         """Run from ``entry`` to HALT or a stop, feeding packets (n, bytes) in order; returns (output packets, error code, pc).
 
         An output packet is an int16 array and may be padded to whole beats. stop_after: ask the unit to stop after about so many
-        cycles, None: do not.
+        cycles, None: do not. A backend that cannot be asked raises UnitError, and needs neither ``_resume`` nor ``_stopped``.
         """
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class Driver:
 
     def _stopped(self) -> bool:
         """Whether a program is stopped and can be resumed."""
-        raise NotImplementedError
+        return False
 
     def _counters(self, names: tuple[str, ...]) -> list[int]:
         """Values of the counters named."""
