@@ -39,7 +39,7 @@ def block_classes() -> dict[str, type]:
     """Verilog name -> class of every block in ``hdl``; the top of a board is apart, see ``hdl.board``."""
     blocks = {}
     for info in pkgutil.iter_modules(hdl.__path__):
-        if info.name not in ("board", "generate"):
+        if info.name not in ("board", "generate", "synthesize"):
             block = getattr(importlib.import_module(f"hdl.{info.name}"), info.name.title().replace("_", ""), None)
             if isinstance(block, type) and issubclass(block, wiring.Component):
                 blocks[TOP if info.name == "top" else info.name] = block

@@ -102,7 +102,7 @@ class UpdateUnit(wiring.Component):
         m.submodules.operands = operands = self.operands
         m.submodules.walker = walker = self.walker
         m.submodules.outer_product = outer = self.outer_product
-        chi = self.accumulator
+        chi, chi_parts = self.accumulator, accumulator.n_parts(u)
         m.submodules.accumulator = DomainRenamer({"sync": self.accumulator_domain})(chi)
 
         # command
@@ -130,9 +130,9 @@ class UpdateUnit(wiring.Component):
         held, go, front_go = Signal(), Signal(), Signal()
         # of DUMP and LOAD: the head's word has passed; a LOAD begins anew. Registers: the host's stream is no path to the walker
         passed, restart, streams = Signal(), Signal(), Signal()
-        dumping, loading, asked, place, place_last = Signal(), Signal(), Signal(2), Signal.like(chi.word_bank), Signal()
+        dumping, loading, asked, place, place_last = Signal(), Signal(), Signal(2), Signal.like(chi.word_part), Signal()
         m.d.comb += [
-            held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == len(chi.banks) - 1),
+            held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == chi_parts - 1),
             streams.eq(head.valid & ~passed & ~restart), self.i_load.ready.eq(is_load & streams),
             self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (self.i_load.ready & ~self.i_load.valid)),
             dumping.eq(is_dump & streams & ~self.host_stall & (asked == 2)),
@@ -163,7 +163,7 @@ class UpdateUnit(wiring.Component):
                 front[0].negative.eq(walker.negative ^ command.negate),
                 front[0].address.eq(walker.line * command.words_per_line[:walker.groups_max.bit_length()]),
                 front[1].eq(front[0]), front[1].address.eq(front[0].address + command.chi_base),
-                front[2].eq(front[1]), front[2].address.eq(front[1].address + front[1].group),
+                front[2].eq(front[1]), front[2].address.eq(chi.address),
             ]
         with m.If(restart):
             m.d.sync += [one.valid.eq(0) for one in front]
@@ -175,7 +175,8 @@ class UpdateUnit(wiring.Component):
                 with m.Case(group):
                     m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
         m.d.comb += [
-            chi.address.eq(head.address), chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative),
+            chi.fetch.eq(front_go & front[1].valid), chi.address.eq(front[1].address + front[1].group),
+            chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative),
             chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump),
         ]
 
@@ -219,7 +220,7 @@ class UpdateUnit(wiring.Component):
             m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
         with m.If(dumping):
             m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
-                         self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (len(chi.banks) - 1) * width, width))]
+                         self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi_parts - 1) * width, width))]
             for k in range(width):
                 m.d.sync += self.o_dump.payload.elements[k].eq(chi.word.word_select(k, u.chi_bits).as_signed())
         with m.Elif(self.o_dump.ready):
@@ -230,12 +231,12 @@ class UpdateUnit(wiring.Component):
         last_group = head.group + 1 == command.words_per_line
         m.d.comb += [
             chi.load_en.eq(loading), chi.load_address.eq(head.address),
-            chi.load_bank.eq(place), chi.word_bank.eq(place),
+            chi.load_part.eq(place), chi.word_part.eq(place),
         ]
         for k in range(width):
             element = self.i_load.payload.elements[k]
             clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
-            inside = (left > k) & ~(place_last & (k >= u.lanes - (len(chi.banks) - 1) * width))
+            inside = (left > k) & ~(place_last & (k >= u.lanes - (chi_parts - 1) * width))
             m.d.comb += chi.load.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
         started = Signal()
         m.d.sync += started.eq(accept | restart)

@@ -1,4 +1,5 @@
 """hdl.accumulator equals model.digital.accumulator; conservation as property, and proved for a watched word and lane."""
+import itertools
 import random
 
 import numpy as np
@@ -9,7 +10,8 @@ from amaranth.hdl import Assert, Assume, Cover
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl.accumulator import LATENCY, Accumulator
+from hdl.accumulator import LATENCY, Accumulator, n_parts
+from hdl.outer_product import triple
 from model.digital import accumulator as twin
 from model.params import UnitParams
 from tests.formal import any_value, prove
@@ -67,10 +69,11 @@ def test_rtl_is_the_twin(u, threshold):
             expected_clips += twin.accumulate(c, changes, 0, chi, word)
         states.append(chi[word].copy())
 
-    async def step(ctx, valid=0, word=0):
+    async def step(ctx, valid=0, fetch=None):
         nonlocal clips
         ctx.set(dut.valid, valid)
-        ctx.set(dut.address, word)
+        ctx.set(dut.fetch, fetch is not None)
+        ctx.set(dut.address, fetch or 0)
         clips += ctx.get(dut.saturations)
         if ctx.get(dut.pulse_valid):
             got = [ctx.get(dut.counts[k]) for k in range(u.lanes)]
@@ -80,30 +83,34 @@ def test_rtl_is_the_twin(u, threshold):
 
     async def bench(ctx):
         ctx.set(dut.clear, 1)                           # memory content is undefined before
+        await step(ctx, fetch=0)
         for word in range(n_words):
-            await step(ctx, 1, word)
+            await step(ctx, 1, word + 1 if word + 1 < n_words else None)
         for _ in range(LATENCY):
             await step(ctx)
         ctx.set(dut.clear, 0)
         ctx.set(dut.threshold, threshold)
-        for word, t, codes in jobs:
+        following = [word for word, _, _ in jobs[1:]] + [None]
+        await step(ctx, fetch=jobs[0][0])
+        for (_, t, codes), fetch in zip(jobs, following, strict=True):
             while source.random() < 0.3:
                 await step(ctx)
             ctx.set(dut.multiplicand, abs(t))
             ctx.set(dut.line_negative, t < 0)
             packed = [abs(int(d)) | int(d < 0) << u.outer_bits for d in codes]
             ctx.set(dut.codes, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
-            await step(ctx, 1, word)
+            await step(ctx, 1, fetch)
         for _ in range(LATENCY + 1):
             await step(ctx)
         ctx.set(dut.keep, 1)
         for word in range(n_words):
-            await step(ctx, 1, word)
+            await step(ctx, fetch=word)
+            await step(ctx, 1)
             await step(ctx)
             stored = 0
-            for bank in range(len(dut.banks)):
-                ctx.set(dut.word_bank, bank)
-                stored |= ctx.get(dut.word) << bank * u.vector_width * u.chi_bits
+            for part in range(n_parts(u)):
+                ctx.set(dut.word_part, part)
+                stored |= ctx.get(dut.word) << part * u.vector_width * u.chi_bits
             await step(ctx)
             values = [stored >> k * u.chi_bits & (1 << u.chi_bits) - 1 for k in range(u.lanes)]
             assert [v - (v >> u.chi_bits - 1 << u.chi_bits) for v in values] == chi[word].tolist()
@@ -128,7 +135,7 @@ class ConservationSpec(Elaboratable):
         looks = [one.memory.read_port(domain="comb") for one in bank.slices]      # a second look at the memory
         address, lane = Signal(range(u.chi_words)), Signal(range(u.lanes))
         m.d.comb += [address.eq(AnyConst(len(address))), lane.eq(AnyConst(len(lane))), *(look.addr.eq(address) for look in looks)]
-        for port in (dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
+        for port in (dut.fetch, dut.valid, dut.address, dut.multiplicand, dut.line_negative, dut.codes):
             m.d.comb += port.eq(any_value(m, port.shape()))
         m.d.comb += [dut.threshold.eq(1), Assume(dut.multiplicand <= u.multiplicand_max)]
 
@@ -140,28 +147,37 @@ class ConservationSpec(Elaboratable):
         update = Signal(signed(bits))
         m.d.comb += update.eq(Mux(code[-1] ^ dut.line_negative, -magnitude, magnitude))
         m.d.comb += Assert(magnitude <= u.update_max)
-        reading, adding, writing, pulsing = (Signal(name=name) for name in ("reading", "adding", "writing", "pulsing"))
+        waits, reading, adding, writing, pulsing = (Signal(name=name) for name in (
+            "waits", "reading", "adding", "writing", "pulsing"))   # waits: a fetched word is not yet issued
+        head, first_look = Signal.like(address), Signal()
         addresses = [Signal.like(address, name=f"address{n}") for n in range(3)]
         amounts = [Signal.like(update, name=f"amount{n}") for n in range(3)]
         m.d.sync += [
+            waits.eq(dut.fetch | (waits & ~dut.valid)), first_look.eq(dut.fetch),
             reading.eq(dut.valid), adding.eq(reading), writing.eq(adding), pulsing.eq(writing & (addresses[2] == address)),
-            *(new.eq(old) for new, old in zip(addresses, [dut.address, *addresses], strict=False)),
+            *(new.eq(old) for new, old in zip(addresses, [head, *addresses], strict=False)),
             *(new.eq(old) for new, old in zip(amounts, [update, *amounts], strict=False)),
         ]
+        with m.If(dut.fetch):
+            m.d.sync += head.eq(dut.address)
         m.d.comb += [Assert(dut.read_valid == reading), Assert(dut.sum_valid == adding), Assert(dut.write_valid == writing),
-                     Assert(bank.valid_stages == Cat(reading, adding, writing)), Assert(bank.read_address == addresses[0]),
-                     Assert(bank.add_address == addresses[1]), Assert(bank.write_address == addresses[2])]
-        promises = ((dut.valid, dut.address, reading, addresses[0]), (dut.valid, dut.address, adding, addresses[1]))
-        for valid, one, other_valid, other in promises:    # the walker's promise, and what it means a stage later
-            m.d.comb += Assume(~(valid & other_valid & (one == other)))
-        m.d.comb += [Assert(~(reading & adding & (addresses[0] == addresses[1]))),
-                     Assert(~(reading & writing & (addresses[0] == addresses[2]))),
-                     Assert(~(adding & writing & (addresses[1] == addresses[2])))]
+                     Assert(bank.valid_stages == Cat(reading, adding, writing)), Assert(bank.fetched == first_look),
+                     Assert(~first_look | waits), Assert(bank.read_address == head),
+                     Assert(bank.multiply_address == addresses[0]), Assert(bank.add_address == addresses[1]),
+                     Assert(bank.write_address == addresses[2])]
+        # the walker's promise: a word waits where the one before was issued; none is fetched that is on its way, or issued now
+        m.d.comb += [Assume(~dut.valid | waits), Assume(~dut.fetch | ~waits | dut.valid)]
+        stages = ((waits, head), (reading, addresses[0]), (adding, addresses[1]), (writing, addresses[2]))
+        for valid, one in stages[:3]:
+            m.d.comb += Assume(~(dut.fetch & valid & (dut.address == one)))
+        for (valid, one), (other_valid, other) in itertools.combinations(stages, 2):    # what it means a stage later
+            m.d.comb += Assert(~(valid & other_valid & (one == other)))
 
         # the operands in the bank are those of the ghost
         held = Signal(code_bits)
         m.d.comb += held.eq(bank.held_codes.word_select(lane, code_bits))
         held_magnitude = (bank.held_multiplicand * held[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
+        m.d.comb += Assert(bank.held_triple == triple(bank.held_multiplicand))
         with m.If(reading):
             m.d.comb += [Assert(amounts[0] == Mux(held[-1] ^ bank.held_negative, -held_magnitude, held_magnitude))]
 
@@ -196,6 +212,11 @@ class ConservationSpec(Elaboratable):
                 m.d.comb += [Assert(amount <= u.update_max), Assert(amount >= -u.update_max)]
         with m.If(adding & (addresses[1] == address)):
             m.d.comb += Assert(read == stored)
+        fetched = Signal(signed(u.chi_bits))                # the memory output, once it was looked at
+        outputs = Cat(one.output.as_value() for one in bank.slices)
+        m.d.comb += fetched.eq(outputs.word_select(lane, u.chi_bits).as_signed())
+        with m.If((waits & ~first_look & (head == address)) | (reading & (addresses[0] == address))):
+            m.d.comb += Assert(fetched == stored)
         with m.If(adding):
             m.d.comb += Assert(amounts[1] == in_flight[1:].as_signed() + in_flight[0])
         with m.If(writing & (addresses[2] == address)):

@@ -39,7 +39,7 @@ HDL_MAY_IMPORT = {"model.params", "model.isa", "model.commands", "model.events",
                   "model.regmap"}
 """What hdl shares with model: parameters, formats and descriptions, no behaviour."""
 
-COMMAND_LINES = {"hdl.board", "hdl.generate"}
+COMMAND_LINES = {"hdl.board", "hdl.generate", "hdl.synthesize"}
 """Programs in hdl/ that write files and may import anything but tests and cosim."""
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|root|work|tmp|opt|mnt|Users)/\w")

