@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help train mnist bench study drift sweep board-test test test-slow formal verilog lint clean
+.PHONY: help train mnist bench study drift sweep board-test test test-slow formal verilog synth lint clean
 
 help: ## this table
 	@echo 'target     what it does'
@@ -61,6 +61,9 @@ formal: $(VENV)/.test ## the proofs (yosys, z3)
 
 verilog: $(VENV)/.run ## build/verilog: unit and blocks as Verilog, parameters, register documents, port list
 	$(RUN) -m hdl.generate $(if $(PARAMS),--params '$(PARAMS)')
+
+synth: $(VENV)/.test ## synthesize, place and route TARGET (a name of constraints/targets.toml) with SEEDS=1; build/synth/TARGET.json
+	@$(RUN) -m hdl.synthesize '$(TARGET)' $(if $(SEEDS),--seeds '$(SEEDS)')
 
 lint: $(VENV)/.test ## ruff on everything, pyright on model and cosim
 	$(RUN) -m ruff check .

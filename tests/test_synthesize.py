@@ -1,0 +1,102 @@
+"""hdl.synthesize: targets, budgets, the table, bad input; a block goes through Yosys and nextpnr; a netlist equals its RTL."""
+import dataclasses
+import json
+import tomllib
+
+import pytest
+
+from hdl import synthesize as tool
+from hdl.generate import block_classes
+from hdl.synthesize import CONSTRAINTS, MARKERS, Target, check_budget, load_targets, main, synthesize, table
+from model.params import SMALL, ParamsError
+
+REPORT = {"target": "x", "what": "a build", "family": "ecp5", "lut": 100, "ff": 50, "bram": 2, "dsp": 0, "fmax_mhz": 61.5,
+          "fmax_mhz_by_seed": {"1": 61.5, "2": 58.0}, "critical_path": "a to b", "available": {"lut": 24288},
+          "blocks": {"walker": {"lut": 30, "ff": 10, "bram": 0, "dsp": 0}}}
+
+
+def test_every_budget_is_of_a_target_and_of_figures_of_a_report():
+    figures = {"lut", "ff", "bram", "dsp", "spram", "fmax_mhz", "gates", "memory_bits", "blocks"}
+    for name, budget in tomllib.loads((CONSTRAINTS / "budget.toml").read_text(encoding="utf-8")).items():
+        assert name in load_targets()
+        assert set(budget) <= figures
+        assert set(budget.get("blocks", ())) <= set(block_classes())
+
+
+@pytest.mark.parametrize(("budget", "lines"), [
+    ({"lut": 100, "ff": 50, "bram": 2, "dsp": 0, "fmax_mhz": 61.5}, []),
+    ({"lut": 99}, ["lut = 100: budget 99"]),
+    ({"fmax_mhz": 61.6, "bram": 1}, ["fmax_mhz = 61.5: budget 61.6", "bram = 2: budget 1"]),
+    ({"spram": 1}, ["spram: not measured, budget 1"]),
+    ({"blocks": {"walker": {"ff": 9}}}, ["walker: ff = 10: budget 9"]),
+])
+def test_budget(budget, lines):
+    assert check_budget(REPORT, budget) == lines
+
+
+def test_table():
+    gates = {"target": "y", "what": "gates", "family": "asic", "blocks": {"walker": {"gates": 7, "ff": 10, "memory_bits": 64}}}
+    text = table([REPORT, gates])
+    assert "| `x` | a build | 100 of 24288 | 50 | 2 | 0 | 61.5, 58.0 | a to b |" in text
+    assert "| `walker` | 30 / 10 / 0 / 0 | 7 / 10 / 64 |" in text
+
+
+def test_readme_holds_the_table_of_the_kept_reports():
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(tool.KEPT.glob("*.json"))]
+    assert reports
+    text = (tool.ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(MARKERS[0])[1].split(MARKERS[1])[0] == table(reports)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["no-board"], "TARGET = no-board: allowed are "), ([], "TARGET = : allowed are "),
+    (["asic", "--seeds", "0"], "--seeds = 0: allowed is 1 to 100"),
+])
+def test_bad_input_is_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m hdl.synthesize: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('[a]\nfamily = "ecp5"\nwhat = ""\nwidth = 3', "unknown key a.width"), ('[a]\nfamily = "xc7"\nwhat = ""', "a.family = xc7"),
+    ('[a]\nfamily = "ecp5"\nwhat = ""\nunit = { lanes = 0 }', "lanes = 0"),
+])
+def test_bad_targets(tmp_path, text, message):
+    (tmp_path / "targets.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match=message):
+        load_targets(tmp_path / "targets.toml")
+
+
+@pytest.fixture
+def build(tmp_path_factory, monkeypatch):
+    """A build folder of its own; the tools see no files outside the project's."""
+    folder = tool.BUILD / "test" / tmp_path_factory.mktemp("build").name
+    monkeypatch.setattr(tool, "BUILD", folder)
+    return folder
+
+
+def test_a_block_is_placed(build):
+    """The real tools, on one block: figures of every kind, the same again from the cache, and another seed beside it."""
+    target = Target(name="small", what="", family="ecp5", device="25k", package="CABGA381", speed=6, target_mhz=50.0,
+                    top="pulse_gen", unit=SMALL.unit)
+    report = synthesize(target, 2)
+    assert report["lut"] > 20
+    assert report["ff"] >= 2 * SMALL.unit.lanes          # the pulse outputs are registers
+    assert report["bram"] == report["dsp"] == 0
+    assert set(report["fmax_mhz_by_seed"]) == {"1", "2"}
+    assert report["fmax_mhz"] == max(report["fmax_mhz_by_seed"].values()) > 20
+    assert "levels" in report["critical_path"]
+    made = {path: path.stat().st_mtime_ns for path in build.rglob("*")}
+    assert synthesize(target, 2) == report
+    assert made == {path: path.stat().st_mtime_ns for path in build.rglob("*")}
+
+
+def test_gates_of_a_block(build):
+    target = Target(name="gates", what="", family="asic", top="accumulator", unit=SMALL.unit)
+    report = synthesize(target, 1)
+    assert report["memory_bits"] == SMALL.unit.lanes * SMALL.unit.chi_bits * SMALL.unit.chi_words
+    assert report["gates"] > report["ff"] > 0
+    more = synthesize(dataclasses.replace(target, unit=dataclasses.replace(SMALL.unit, chi_words=128)), 1)
+    assert more["memory_bits"] == 2 * report["memory_bits"]
