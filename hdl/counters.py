@@ -123,13 +123,13 @@ class Counters(wiring.Component):
                 m.d.sync += [phase.eq(0), turn.eq(Mux(turn == N_EVENTS - 1, 0, turn + 1)), written.bit_select(turn, 1).eq(1)]
 
         # read
-        was_read, pending, kept = Signal(), Signal(len(taken) + 1), Signal.like(total)
+        was_read, due, pending, kept = Signal(), Signal(), Signal.like(taken), Signal.like(total)
         m.d.sync += was_read.eq(self.read_en)
-        with m.If(self.read_en):
-            m.d.sync += pending.eq(total_at + Mux((phase != 0) & (turn == self.read_index), taken, 0))
+        with m.If(self.read_en):                         # due: its sum is taken, and in the next cycle offered to the memory
+            m.d.sync += [pending.eq(total_at), due.eq((phase != 0) & (turn == self.read_index))]
         with m.If(was_read):
             m.d.sync += kept.eq(self.read_value)
-        m.d.comb += self.read_value.eq(Mux(was_read, stored + pending, kept))
+        m.d.comb += self.read_value.eq(Mux(was_read, Mux(due, write.data, stored) + pending, kept))
 
         with m.If(self.clear):
             m.d.sync += [*(one.eq(0) for one in sums.values()), phase.eq(0), asked.eq(0), written.eq(0)]

@@ -136,17 +136,19 @@ class Registers(wiring.Component):
 
     def _read(self, m, storage):
         """The channels AR and R; returns when they must be clocked."""
-        address, upper, index = Signal(ADDRESS_BITS - 2), Signal(32), Signal(ADDRESS_BITS - 2)
+        address, upper = Signal(ADDRESS_BITS - 2), Signal(32)
+        new_index, index, is_counter = Signal(ADDRESS_BITS - 2), Signal(ADDRESS_BITS - 2), Signal()      # half of a counter
         have_address, fetched = Signal(), Signal()
         counters = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4
-        m.d.comb += [self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid), index.eq(address - counters)]
+        m.d.comb += [self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid),
+                     new_index.eq(self.s_axil_araddr[2:] - counters)]
         with m.If(self.s_axil_arvalid & self.s_axil_arready):
-            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_araddr[2:]), fetched.eq(0)]
+            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_araddr[2:]), index.eq(new_index),
+                         is_counter.eq(new_index < 2 * N_EVENTS), fetched.eq(0)]
         with m.If(self.s_axil_rvalid & self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 
-        is_low = (index < 2 * N_EVENTS) & ~index[0]
-        m.d.comb += [self.read_en.eq(have_address & ~fetched & is_low), self.read_index.eq(index[1:])]
+        m.d.comb += [self.read_en.eq(have_address & ~fetched & is_counter & ~index[0]), self.read_index.eq(index[1:])]
         values = {
             ("STATUS", "busy"): self.busy, ("STATUS", "done"): self.done, ("STATUS", "accepting"): self.accepting,
             ("STATUS", "stopped"): self.stopped, ("STATUS", "error"): self.error,
@@ -161,7 +163,7 @@ class Registers(wiring.Component):
                     if not register.name.startswith("COUNTER."):
                         with m.Case(register.address // 4):
                             m.d.sync += [self.s_axil_rresp.eq(OKAY), self.s_axil_rdata.eq(_word(register, values))]
-            with m.If(index < 2 * N_EVENTS):
+            with m.If(is_counter):
                 m.d.sync += self.s_axil_rresp.eq(OKAY)
                 with m.If(index[0]):
                     m.d.sync += self.s_axil_rdata.eq(upper)

