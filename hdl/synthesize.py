@@ -204,9 +204,11 @@ def _in_words(report: dict) -> str:
 
 
 def _place_of(end: dict) -> str:
-    """Block and signal that a cell's name stands for."""
+    """Block and signal that a cell's name stands for: names of a flat netlist are joined by ``_``."""
     name = re.split(r"_(?:TRELLIS|LUT4|SB_|CCU2C|PFUMX|L6MUX|DP16KD)|\$", end["cell"])[0]
-    return name.replace(".", " ").strip() or end["cell"]
+    blocks = [block for block in block_classes() if name.startswith(f"{block}_")]
+    block = max(blocks, key=len, default="")
+    return f"{block} {name[len(block):].strip('_')}".strip() or end["cell"]
 
 
 def check_budget(report: dict, budget: dict) -> list[str]:
