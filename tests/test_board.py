@@ -1,4 +1,6 @@
 """A board: training through a virtual one equals the model backend; faults of the line end in the same digest or in one error."""
+import json
+
 import numpy as np
 import pytest
 from amaranth import Elaboratable, Module
@@ -175,6 +177,24 @@ def test_command_line(tmp_path, capsys):
     assert board.port in error
     assert error.count("\n") == 1
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_run_whose_cable_was_pulled_is_resumed(tmp_path, capsys):
+    """On the model, from the board's last checkpoint, to the digest of a run that was never stopped."""
+    parameters = tmp_path / "build.toml"
+    parameters.write_text("[unit]\n" + "".join(f"{name} = {value}\n" for name, value in UNIT.items()))
+    arguments = ["--dataset", "digits", "--layers", "64-16-10", "--images", "60", "--epochs", "1", "--test-images", "5",
+                 "--refresh", "10", "--checkpoint", "10", "--params", str(parameters), "--out"]
+    with virtual(pull_after=20_000) as board:
+        assert main([*arguments, str(tmp_path / "run"), "--backend", "board", "--port", board.port]) == 2
+    error = capsys.readouterr().err
+    assert "check cable" in error
+    assert "RESUME=1 goes on from there" in error
+    assert error.count("\n") == 1
+    assert main([*arguments, str(tmp_path / "run"), "--backend", "model", "--resume"]) == 0
+    assert main([*arguments, str(tmp_path / "whole"), "--backend", "model"]) == 0
+    digests = [json.loads((tmp_path / name / "result.json").read_text())["digest"] for name in ("run", "whole")]
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

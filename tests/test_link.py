@@ -3,6 +3,7 @@ import random
 import zlib
 
 import pytest
+from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,7 +98,6 @@ class Line:
         return None
 
     def run(self, bench):
-        from amaranth.sim import Simulator
         sim = Simulator(self.dut)
         sim.add_clock(1e-6)
         sim.add_testbench(self.executor, background=True)
