@@ -90,8 +90,21 @@ def test_another_build_is_refused(experiment):
     with virtual() as board:
         with pytest.raises(ParamsError, match=r"lanes = 16, not 8; chi_words = 128, not 256"):
             BoardBackend(params, 1, board.port)
-        link = Link(board.port)
-        link.close()
+        Link(board.port).close()
+
+
+def test_a_unit_that_starves_and_registers_that_are_not(experiment):
+    program = compile_experiment(experiment, experiment.rate)
+    with virtual() as board:
+        backend = BoardBackend(experiment.params, 1, board.port)
+        backend.configure(program)
+        backend.execute("clear")
+        with pytest.raises(RuntimeError, match="none left"):
+            backend._execute(program.entries["train_one"], 1, np.zeros((0, 0), np.uint8), 10, evaluating=False, time=0)
+        with pytest.raises(LinkError, match="refused to write"):
+            backend._write([(backend.map.address("STATUS"), 1)])
+        assert backend.link.request(9, b"abc") == b""                   # an unknown command
+        backend.close()
 
 
 def test_state_moves_between_backends(experiment):
