@@ -19,6 +19,8 @@ from cosim.faults import Faults
 
 __all__ = ["serve"]
 
+PARENT_S = 2.0
+"""How often a silent board sees whether whoever started it is still there [s]."""
 POLL_NS = 2_000_000
 """The host is looked at again after so long also while the board is busy [ns of simulation, two a cycle]."""
 
@@ -31,14 +33,18 @@ class Port:
         tty.setraw(other)
         self.link, self.name = link, os.ttyname(other)
         self.other = other                              # held open, so that a host may come and go
+        self.parent = os.getppid()
         os.set_blocking(self.master, False)
         link.unlink(missing_ok=True)
         link.symlink_to(self.name)
 
     def read(self, wait):
-        """Bytes from the host; with ``wait`` at least one, else perhaps none."""
-        if wait:
-            select.select([self.master], [], [])
+        """Bytes from the host; with ``wait`` at least one, else perhaps none. Raises SystemExit when the starter is gone."""
+        while not select.select([self.master], [], [], PARENT_S if wait else 0)[0]:
+            if os.getppid() != self.parent:
+                raise SystemExit
+            if not wait:
+                return b""
         try:
             return os.read(self.master, BURST // 2)
         except BlockingIOError:
