@@ -209,3 +209,35 @@ def test_auto_falls_back_with_one_line(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot be downloaded .*network is unreachable"):
         datasets.load("mnist", say=said.append)
     assert len(said) == 1
+
+
+def mnist_of(folder, value, monkeypatch):
+    """A MNIST of 20 and 10 images, each pixel ``value``, or random where it is None."""
+    if value is not None:
+        for part, count in (("train", 20), ("t10k", 10)):
+            (folder / f"{part}-images-idx3-ubyte.gz").unlink(missing_ok=True)
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(np.full((count, 28, 28), value, np.uint8)))
+    monkeypatch.setenv("MNIST_DIR", str(folder))
+    return [datasets.load(name) for name in ("mnist", "mnist-22x24", "mnist-backrand")]
+
+
+def test_inner_pixels(folder, monkeypatch):
+    mnist, inner, _ = mnist_of(folder, None, monkeypatch)
+    for whole, cut in ((mnist.train_images, inner.train_images), (mnist.test_images, inner.test_images)):
+        assert (cut.reshape(-1, 22, 24) == whole.reshape(-1, 28, 28)[:, 3:25, 2:26]).all()
+    assert (inner.train_labels == mnist.train_labels).all()
+
+
+def test_random_background_is_uniform_and_below_the_digit(folder, monkeypatch):
+    """Over black images the background is all there is: uniform from 0 to 255, each image's own, the same at every load."""
+    _, inner, noisy = mnist_of(folder, None, monkeypatch)
+    _, _, background = mnist_of(folder, 0, monkeypatch)
+    _, _, again = mnist_of(folder, 0, monkeypatch)
+    for digits, both, noise, repeated in zip(*((data.train_images, data.test_images)
+                                               for data in (inner, noisy, background, again)), strict=True):
+        assert (both == np.maximum(digits, noise)).all()
+        assert (noise == repeated).all()
+        assert len(np.unique(noise, axis=0)) == len(noise)
+        counts = np.bincount(noise.ravel(), minlength=256)
+        expected = noise.size / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 5 * np.sqrt(2 * 255)
