@@ -17,9 +17,11 @@ def test_settings_change_what_they_say():
     assert (default.inversion, default.seed, default.upkeep) == (True, 2, 8000)
     assert not experiments["no-inversion"].inversion
     assert experiments["no-inversion"].params == default.params
-    for name in ("alike", "alike-no-inversion"):
-        assert experiments[name].params.capacitor.step_spread == (0.0, 0.0)
-        assert experiments[name].params.capacitor.threshold[1] == 0.0
+    for prefix, dataset in (("", "mnist-22x24"), ("backrand-", "mnist-backrand")):
+        for name in ("alike", "alike-no-inversion"):
+            assert experiments[prefix + name].params.capacitor.step_spread == (0.0, 0.0)
+            assert experiments[prefix + name].params.capacitor.threshold[1] == 0.0
+        assert {experiments[name].dataset for name in names if name.startswith("backrand-") == bool(prefix)} == {dataset}
 
 
 def test_results_in_the_tree_are_of_the_settings():
@@ -30,8 +32,8 @@ def test_results_in_the_tree_are_of_the_settings():
         result = json.loads(path.read_text(encoding="utf-8"))
         assert path.name == f"{result['setting']}-seed{result['seed']}.json"
         assert study.kept(path, settings[result["setting"]].experiment(result["seed"])) == result, path.name
+        assert len(result["test_accuracies"]) == settings[result["setting"]].experiment(1).epochs
         if not result["float"]:
-            assert len(result["test_accuracies"]) == study.EPOCHS
             assert 0 < result["transfer_cycles_per_image"] <= 0.1 * result["cycles_per_image"]
     assert study.TABLE.read_text(encoding="utf-8") == study.markdown()
 
@@ -46,4 +48,4 @@ def test_inversion_is_worth_more_than_the_spread_over_seeds():
 def test_the_picture_is_a_picture(tmp_path):
     study.draw(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert np.all([setting.name in study.markdown() for setting in study.SETTINGS])
+    assert np.all([setting.label in study.markdown() for setting in study.SETTINGS])
