@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from hdl.board import TARGETS as BOARDS
+from hdl.board import Board
 from hdl.generate import TOP, block_classes
 from hdl.verilog import verilog_of
 from model.params import Params, ParamsError, UnitParams
@@ -37,9 +39,11 @@ CONSTRAINTS = ROOT / "constraints"
 BUILD = ROOT / "build" / "synth"
 KEPT = CONSTRAINTS / "reports"
 """Reports that the README's table is made of."""
+BOARD = "board"
+"""Name of the FPGA top of a board."""
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
-_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -check -top {top}; {without}proc; flatten; opt -full; "
+_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; flatten; opt -full; "
          "rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
 _MAP = {
@@ -79,7 +83,9 @@ class Target:
     constraints: str = ""
     """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
     top: str = TOP
-    """What is built: the unit, or a block of ``hdl``; the blocks of the unit are measured too."""
+    """What is built: the unit, a block of ``hdl``, or ``BOARD``; the blocks of unit and board are measured too."""
+    board: str = ""
+    """Row of ``hdl.board.TARGETS``: its FPGA top with UART, bridge and the unit of that row; instead of ``unit``."""
     options: str = ""
     """More options for Yosys' synth command."""
     without: tuple[str, ...] = ()
@@ -98,7 +104,12 @@ def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]
     for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
         if unknown := sorted(set(entry) - known):
             raise ParamsError(f"{path.name}: unknown key {name}.{unknown[0]}: allowed are {', '.join(sorted(known))}")
-        unit = Params.from_dict({"unit": entry.pop("unit", {})}).unit
+        if board := entry.get("board"):
+            if board not in BOARDS or "unit" in entry or "top" in entry:
+                raise ParamsError(f"{path.name}: {name}.board = {board}: allowed are {', '.join(BOARDS)}, without unit and top")
+            unit, entry["top"] = BOARDS[board].unit, BOARD
+        else:
+            unit = Params.from_dict({"unit": entry.pop("unit", {})}).unit
         targets[name] = Target(name=name, unit=unit, without=tuple(entry.pop("without", ())), **entry)
     return targets
 
@@ -133,7 +144,8 @@ def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
 
 def _yosys(target: Target, top: str) -> Path:
     """Netlist and cell counts of a block, or of the whole."""
-    verilog, family = verilog_of(block_classes()[top](target.unit), top), target.family
+    block = Board(target.unit, target=BOARDS[target.board]) if top == BOARD else block_classes()[top](target.unit)
+    verilog, family = verilog_of(block, top), target.family
     without = "".join(f"expose -evert {top}/{block}; " for block in target.without) if top == TOP else ""
     script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
         top=top, without=without, options=target.options)
@@ -247,7 +259,7 @@ def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
                    "critical_path": _in_words(best[2])}
         if target.constraints:
             report["bitstream"] = str(_pack(target, best[1]).relative_to(ROOT))
-    for name in sorted(set(block_classes()) - {TOP}) if target.top == TOP else ():
+    for name in sorted(set(block_classes()) - {TOP}) if target.top in (TOP, BOARD) else ():
         say(f"{target.name}: {name}")
         report["blocks"][name] = _counts(_yosys(target, name), target.family)
     return report
