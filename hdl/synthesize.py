@@ -11,7 +11,7 @@ A target of ``constraints/targets.toml`` is a build of the unit on a device. Wha
 target is not placed), ``fmax_mhz_by_seed``, ``critical_path``, ``blocks``. A step whose input has not changed is not done
 again: its results lie in ``build/synth/cache`` under the hash of what went in. So a run that was stopped goes on.
 
-Exit codes: 0; 1: beyond the budget, a line per figure; 2: bad input, one line. The tools' output is in the cache, a file a step.
+Exit codes: 0; 1: beyond the budget, a line per figure, or a tool failed, the end of its output; 2: bad input, one line.
 """
 import argparse
 import dataclasses
@@ -50,7 +50,8 @@ _MAP = {
     "ecp5": "synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
     # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
-    "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; opt -full; techmap; opt -fast; abc -fast; opt -fast",
+    "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; techmap; opt -fast; "
+            "dfflegalize -cell $_DFF_P_ 01; abc; opt -fast; memory_unpack",
 }
 _STAT = {"ecp5": "stat -json", "ice40": "stat -json", "asic": "stat -json -tech cmos"}
 _CELLS = {
@@ -326,9 +327,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not 0 <= options.seeds <= 100:
             raise ParamsError(f"--seeds = {options.seeds}: allowed is 0 (not placed: area only) to 100")
         report = synthesize(targets[options.target], options.seeds, lambda text: print(text, file=sys.stderr, flush=True))
-    except ParamsError as error:
+    except (ParamsError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ParamsError) else 1
     budget = tomllib.loads((CONSTRAINTS / "budget.toml").read_text(encoding="utf-8")).get(options.target, {})
     beyond = check_budget(report, budget)
     report["budget_ok"] = not beyond

@@ -1,6 +1,7 @@
 """hdl.synthesize: targets, budgets, the table, bad input; a block goes through Yosys and nextpnr; a netlist equals its RTL."""
 import dataclasses
 import json
+import shutil
 import tomllib
 
 import pytest
@@ -75,7 +76,8 @@ def build(tmp_path_factory, monkeypatch):
     """A build folder of its own; the tools see no files outside the project's."""
     folder = tool.BUILD / "test" / tmp_path_factory.mktemp("build").name
     monkeypatch.setattr(tool, "BUILD", folder)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_a_block_is_placed(build):
