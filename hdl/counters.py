@@ -87,9 +87,9 @@ class Counters(wiring.Component):
                 m.d.sync += [sums[name].eq(sums[name] + increments[name]) for name in names]
             held |= {name: increments[name] for name in names}
 
-        m.submodules.counters = counters = Memory(shape=unsigned(self.u.counter_bits), depth=N_EVENTS, init=[],
-                                                  attrs={"no_rw_check": 1})
-        read, write = counters.read_port(), counters.write_port()
+        m.submodules.memory = memory = Memory(shape=unsigned(self.u.counter_bits), depth=N_EVENTS, init=[],
+                                              attrs={"no_rw_check": 1})
+        read, write = memory.read_port(), memory.write_port()
         turn, phase, asked = Signal(range(N_EVENTS)), Signal(range(PHASES)), Signal()
         taken, total = Signal(max(map(len, sums.values()))), Signal(self.u.counter_bits)
         written = Signal(N_EVENTS)                       # since the last clear
