@@ -153,6 +153,7 @@ class Compiler:
         self.n_layers = len(layers) - 1
         self.output_scale = output_scale
         self.program = Program(params, layers)
+        self.loops = 0                                   # open where the program is being written
         self.program.matrices = self._place_matrices()
         self._place_vectors()
         self._tables()
@@ -257,6 +258,10 @@ class Compiler:
 
     def _emit(self, opcode, wait=Wait.NONE, **operands):
         self.program.instructions.append(encode(opcode, wait, **operands))
+        self.loops += (opcode == Opcode.LOOP) - (opcode == Opcode.NEXT)
+        if self.loops > self.u.loop_depth:
+            raise CapacityError(f"program has {self.loops} loops inside each other: the build holds unit.loop_depth = "
+                                f"{self.u.loop_depth}; use a larger build")
 
     def _vector(self, op, dst, a, count, wait=Wait.NONE, **operands):
         self._emit(Opcode.VECTOR, wait, op=op, dst=dst, a=a, count=count, **operands)

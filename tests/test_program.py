@@ -7,7 +7,7 @@ import pytest
 
 from model.isa import Opcode, VectorOp, Walk, decode
 from model.machine import ModelBackend
-from model.params import MNIST, Params
+from model.params import CAPACITOR, MNIST, Params
 from model.program import ONE, CapacityError, compile_network
 
 LOSSES = ("mse", "sigmoid-ce", "softmax-ce")
@@ -66,6 +66,13 @@ def test_what_does_not_fit_is_said(layers, unit, message):
     params = Params(unit=dataclasses.replace(MNIST.unit, **unit))
     with pytest.raises(CapacityError, match=message):
         compile_network(layers, params)
+
+
+def test_loops_that_do_not_fit_are_said():
+    params = dataclasses.replace(CAPACITOR, unit=dataclasses.replace(CAPACITOR.unit, loop_depth=2))
+    message = r"program has 3 loops inside each other: the build holds unit.loop_depth = 2"
+    with pytest.raises(CapacityError, match=message):
+        compile_network((528, 250, 125, 10), params, "softmax-ce", 0.02, "relu", 4.0, "capacitor")
 
 
 @pytest.mark.parametrize("lanes", [1, 7, 64, 250, 256, 1000])
