@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -259,7 +260,9 @@ def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
         report |= {"available": {name: entry["available"] for name, entry in used.items()}, "fmax_mhz": best[0],
                    "critical_path": _in_words(best[2])}
         if target.constraints:
-            report["bitstream"] = str(_pack(target, best[1]).relative_to(ROOT))
+            bitstream = BUILD / f"{target.name}.bit"
+            shutil.copyfile(_pack(target, best[1]), bitstream)
+            report["bitstream"] = str(bitstream.relative_to(ROOT))
     for name in sorted(set(block_classes()) - {TOP}) if target.top in (TOP, BOARD) else ():
         say(f"{target.name}: {name}")
         report["blocks"][name] = _counts(_yosys(target, name), target.family)
