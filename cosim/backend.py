@@ -10,13 +10,10 @@ import threading
 from multiprocessing.connection import Listener
 from pathlib import Path
 
-import numpy as np
-
 from cosim.bench import bench_verilog
 from cosim.build import CosimError, build, start_cocotb
 from cosim.waves import vcd_to_fst
 from model.driver import Driver
-from model.isa import Walk
 from model.params import Params, ParamsError
 
 __all__ = ["WAVE_IMAGES", "RtlBackend"]
@@ -142,23 +139,14 @@ class RtlBackend(Driver):
         return outputs
 
     def _dirty(self):
-        programmed, dirty = self._call("get_programmed"), np.zeros(self.u.chi_words, np.uint8)
-        for place, line in self._dirty_lines():
-            dirty[place] = line in programmed
-        return dirty
-
-    def _dirty_lines(self):
-        """Pairs of an index of the dirty map and the line (tile, walk, line of the tile) behind it."""
-        for d in self.program.matrices:
-            first, count = (d.row0, d.rows) if d.walk == Walk.ROWS else (d.col0, d.cols)
-            yield from ((d.chi_base + k, (d.tile, int(d.walk), first + k)) for k in range(count))
+        return self._dirty_map(self._call("get_programmed"))
 
     def _side_state(self):
         return self._call("side_state")
 
     def _restore_side(self, state, dirty):
         self._call("restore_side", state)
-        self._call("set_programmed", {line for place, line in self._dirty_lines() if dirty[place]})
+        self._call("set_programmed", self._programmed(dirty))
 
     def memory(self):
         """See ``Driver.memory``; the simulator holds the devices."""

@@ -305,16 +305,7 @@ class BoardBackend(Driver):
         return outputs
 
     def _dirty(self):
-        dirty = np.zeros(self.u.chi_words, np.uint8)
-        for place, line in self._dirty_lines():
-            dirty[place] = line in self.programmed
-        return dirty
-
-    def _dirty_lines(self):
-        """Pairs of an index of the dirty map and the line (tile, walk, line of the tile) behind it."""
-        for d in self.program.matrices:
-            first, count = (d.row0, d.rows) if d.walk == Walk.ROWS else (d.col0, d.cols)
-            yield from ((d.chi_base + k, (d.tile, int(d.walk), first + k)) for k in range(count))
+        return self._dirty_map(self.programmed)
 
     def _side_state(self):
         return self.side.state()
@@ -322,7 +313,7 @@ class BoardBackend(Driver):
     def _restore_side(self, state, dirty):
         self.side.restore(state)
         self._blind()
-        self.programmed = {line for place, line in self._dirty_lines() if dirty[place]}
+        self.programmed = self._programmed(dirty)
 
     def close(self):
         """Free the port."""

@@ -12,12 +12,10 @@ import zlib
 import serial
 
 from model.errors import InputError
-from model.link_format import ESCAPE, FLAG, FLIP, VERSION, Command, Status
+from model.link_format import BAUD, ESCAPE, FLAG, FLIP, VERSION, Command, Status
 
-__all__ = ["BAUD", "Link", "LinkError", "decode", "encode"]
+__all__ = ["Link", "LinkError", "decode", "encode"]
 
-BAUD = 3_000_000
-"""Rate of the serial port [bit/s]."""
 TRIES = 10
 """Times a request is sent [1]."""
 PATIENCE_S = 0.5

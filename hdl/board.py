@@ -42,13 +42,11 @@ from hdl.link import Link
 from hdl.top import Top
 from hdl.uart import Uart
 from hdl.verilog import verilog_of
-from model.link_format import LinkParams
+from model.link_format import BAUD, LinkParams
 from model.params import ParamsError, UnitParams
 
 __all__ = ["TARGETS", "Board", "Target"]
 
-BAUD = 3_000_000
-"""Rate of the link: the fastest of an FTDI FT231X, and of an FT2232H behind a UART [bit/s]."""
 RESET_CYCLES = 16
 
 

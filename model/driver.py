@@ -80,6 +80,23 @@ class Driver:
     def _check_conservation(self, chi: list[np.ndarray]) -> tuple[bool, int]:
         raise NotImplementedError
 
+    def _dirty_lines(self):
+        """Pairs of an index of the dirty map and the line (tile, walk, line of the tile) behind it."""
+        for d in self.program.matrices:
+            first, count = (d.row0, d.rows) if d.walk == Walk.ROWS else (d.col0, d.cols)
+            yield from ((d.chi_base + k, (d.tile, int(d.walk), first + k)) for k in range(count))
+
+    def _dirty_map(self, programmed: set[tuple[int, int, int]]) -> np.ndarray:
+        """The dirty map, uint8 (chi_words,), of a backend that only knows which lines were programmed."""
+        dirty = np.zeros(self.u.chi_words, np.uint8)
+        for place, line in self._dirty_lines():
+            dirty[place] = line in programmed
+        return dirty
+
+    def _programmed(self, dirty: np.ndarray) -> set[tuple[int, int, int]]:
+        """The lines that a dirty map marks."""
+        return {line for place, line in self._dirty_lines() if dirty[place]}
+
     def _check_transfers(self, transfers: int, trains: int, trims: int) -> tuple[bool, int]:
         """``AnalogSide.check_transfers``."""
         raise NotImplementedError

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from model.params import ParamsError, UnitParams
 
-__all__ = ["CRC_RESIDUE", "ESCAPE", "FLAG", "FLIP", "VERSION", "Command", "LinkParams", "Reason", "Record", "Status"]
+__all__ = ["BAUD", "CRC_RESIDUE", "ESCAPE", "FLAG", "FLIP", "VERSION", "Command", "LinkParams", "Reason", "Record", "Status"]
 
+BAUD = 3_000_000
+"""Rate of the link: the fastest of an FTDI FT231X, and of an FT2232H behind a UART [bit/s]."""
 FLAG, ESCAPE, FLIP = 0x7E, 0x7D, 0x20
 """Ends a frame; the next byte is XORed with FLIP. RFC 1662, section 4."""
 CRC_POLYNOMIAL, CRC_RESIDUE = 0xEDB88320, 0xDEBB20E3

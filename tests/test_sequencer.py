@@ -43,12 +43,7 @@ def run(program, busy=lambda unit: 1, matrices=(GOOD,), loop_count=1, accept_aft
     async def bench(ctx):
         for unit in (*BITS, "scan", "accept", "load"):
             ctx.set(getattr(dut, f"o_{unit}").ready, 1)
-        for index, word in enumerate(program):
-            ctx.set(dut.program_write.stb, 1)
-            ctx.set(dut.program_write.address, index)
-            ctx.set(dut.program_write.data, word)
-            await ctx.tick()
-        ctx.set(dut.program_write.stb, 0)
+        await load(ctx, dut, program)
         for index, matrix in enumerate(matrices):
             ctx.set(dut.matrices[index], matrix)
         ctx.set(dut.loop_count, loop_count)
