@@ -104,7 +104,8 @@ class CapacitorCompiler(Compiler):
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], shift=-exponent, trains=1,
-                   scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM))
+                   scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM),
+                   fine=self.params.capacitor.step_shift)
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:
             self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence), rows=1)

@@ -36,6 +36,7 @@ def lines_fields(u: UnitParams):
         "store": (1, False, "READ: write codes to the vector memory"),
         "trains": (1, False, "DRIVE: load the train drivers"), "scaled": (1, False, "DRIVE: the shift is less E[e]"),
         "e": (3, False, "DRIVE: exponent register"), "dither": (1, False, "DRIVE: round at random"),
+        "fine": (3, False, "DRIVE: largest step shift"),
         "sequence": (1, False, "FIRE: Sequence"),
         "rows": (1, False, "FIRE: sign of the rows that fire"), "down": (1, False, "FIRE: positive columns step down"),
         "kind": (2, False, "TRIM: Trim"), "line": (13, False, "TRIM: the line of the cells"),

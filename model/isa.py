@@ -126,7 +126,8 @@ class Sequence(enum.IntEnum):
     SPREAD = 0
     """rows fire first slots first, columns in slots spread evenly: the overlap of x and delta is x delta / slots"""
     RANDOM = 1
-    """rows and columns by two words of a shift register: the overlap is that in the mean"""
+    """the same, but for two words of a shift register that are XORed to the thresholds of a train: the overlap is that in the
+    mean"""
 
 
 class Walk(enum.IntEnum):
@@ -202,7 +203,8 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
         _MATRIX, _TRANSPOSE, _f("src", 12, "first word"), _f("shift", 5, "right shift of the magnitude"),
         _f("trains", 1, "1: load the train drivers of FIRE instead"),
         _f("scaled", 1, "1: the shift is ``shift`` - E[e], limited to 0 to 31"), _f("e", 3, "exponent register"),
-        _f("dither", 1, "1: round at random, by bits of the shift register, so that nothing is lost in the mean"))),
+        _f("dither", 1, "1: round at random, by bits of the shift register, so that nothing is lost in the mean"),
+        _f("fine", 3, "trains: what the shift exceeds line_bits by, up to ``fine``, divides the steps of FIRE instead of the codes"))),
     Opcode.READ: ("Read window, conversion, codes to the vector memory.", (
         _MATRIX, _TRANSPOSE, _f("half", 2, "Half"), _f("range", 2, "converter range select"), _f("dst", 12, "first word"),
         _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"),

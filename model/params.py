@@ -264,6 +264,8 @@ class CapacitorParams:
     """k [uS/V], q [uS/V^2] of g = (k - q u) u, u = max(V - V_T, 0). Design choice: a mildly saturating transistor."""
     step_us: float = 0.05
     """Mean change of g by one slot of overlap, at v_init [uS]. Design choice."""
+    step_shift: int = 7
+    """The charge of a slot can be divided by up to 2^step_shift, for all cells of a train alike: 0 to 7 [bit]. Design choice."""
     step_spread: tuple[float, float] = (0.1, 0.1)
     """Device-to-device relative deviation of the step up (PMOS) and down (NMOS) [1]. Design choice [papers.md A4: unknown]."""
     step_slope: tuple[float, float] = (0.4, 0.4)
@@ -299,7 +301,7 @@ class CapacitorParams:
     def __post_init__(self):
         for name, low, high in (
             ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("decay_s", 1e-9, 1e6), ("decay_tick_log2", 8, 40),
-            ("step_us", 1e-4, 1.0), ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0),
+            ("step_us", 1e-4, 1.0), ("step_shift", 0, 7), ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0),
             ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
         ):
             _check(self, name, low, high)

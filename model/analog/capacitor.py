@@ -3,15 +3,15 @@
 The lower-significance part of a weight is g - g_ref. V is the voltage of a cell's capacitor, V_T, up and down are its own:
 
     g       = (k - q u) u,   u = max(V - V_T, 0)
-    n up    V <- clip(V + n up (1 - a (V - V_init)))       n: slots in which row and column overlap, taken as one step
-    n down  V <- clip(V - n down (1 + b (V - V_init)))
+    n up    V <- clip(V + n 2^-f up (1 - a (V - V_init)))       n: slots in which row and column overlap, taken as one step
+    n down  V <- clip(V - n 2^-f down (1 + b (V - V_init)))     f: step shift of the train, one for all cells
     decay   V <- V_decay - (V_decay - V) exp(-t / tau)
     recharge V <- V_init
 
 The reference of a column is such a cell that is never stepped: it decays with the others, so that only differences matter. TRIM
 RECHARGE of a column recharges its reference too.
 
-Units: voltages are integers of 2^-20 V, conductances of 2^g_lsb_log2 uS, slopes Q12, decay factors Q24. Nothing is drawn after
+Units: voltages are integers of 2^-24 V, conductances of 2^g_lsb_log2 uS, slopes Q12, decay factors Q24. Nothing is drawn after
 the cells are made.
 
 Source: Ambrogio et al. 2018 [papers.md A2, A4, A6]; the curves, the reference per column and all formats are design choices.
@@ -28,7 +28,7 @@ from model.params import Params
 __all__ = ["CapacitorConstants", "Cells", "capacitor_constants", "conductance", "decay", "new_cells", "popcount", "stepped",
            "vary"]
 
-V_BITS = 20
+V_BITS = 24
 """Fraction bits of a voltage [bit]."""
 SLOPE_BITS = 12
 """Fraction bits of the slopes a and b [bit]."""
@@ -43,7 +43,7 @@ class CapacitorConstants(NamedTuple):
     v_low: int
     v_high: int
     v_decay: int
-    """[2^-20 V]"""
+    """[2^-24 V]"""
     k: int
     """[LSB/V]"""
     q: int
@@ -59,17 +59,17 @@ class Cells(NamedTuple):
     """All tiles' cells, axes (tile, row, col), int32; references (tile, col). All empty in a build without capacitors."""
 
     v: np.ndarray
-    """[2^-20 V]"""
+    """[2^-24 V]"""
     v_reference: np.ndarray
-    """(tiles, cols) [2^-20 V]"""
+    """(tiles, cols) [2^-24 V]"""
     threshold: np.ndarray
-    """V_T [2^-20 V]"""
+    """V_T [2^-24 V]"""
     threshold_reference: np.ndarray
-    """(tiles, cols) [2^-20 V]"""
+    """(tiles, cols) [2^-24 V]"""
     up: np.ndarray
-    """Step up at V_init [2^-20 V]"""
+    """Step up at V_init [2^-24 V]"""
     down: np.ndarray
-    """Step down at V_init [2^-20 V]"""
+    """Step down at V_init [2^-24 V]"""
 
 
 def capacitor_constants(params: Params) -> CapacitorConstants:
@@ -108,20 +108,20 @@ def vary(params: Params, cells: Cells, tile: int, rng: np.random.Generator) -> N
 
 @njit(cache=True)
 def conductance(c, v, threshold):
-    """G [LSB] of a cell at ``v`` with V_T ``threshold`` [2^-20 V]."""
+    """G [LSB] of a cell at ``v`` with V_T ``threshold`` [2^-24 V]."""
     u = max(np.int64(v) - threshold, 0)
     return (u * (c.k - (c.q * u >> V_BITS)) + (1 << V_BITS - 1)) >> V_BITS
 
 
 @njit(cache=True)
-def stepped(c, v, up, down, n):
-    """Voltage after ``n`` steps up (n > 0) or down (n < 0)."""
+def stepped(c, v, up, down, n, step_shift):
+    """Voltage after ``n`` steps up (n > 0) or down (n < 0), each 2^-step_shift of a full one."""
     above = np.int64(v) - c.v_init
     if n > 0:
         size = np.int64(up) * ((1 << SLOPE_BITS) - (c.up_slope * above >> V_BITS))
     else:
         size = np.int64(down) * ((1 << SLOPE_BITS) + (c.down_slope * above >> V_BITS))
-    change = (n * max(size, 0) + (1 << SLOPE_BITS - 1)) >> SLOPE_BITS
+    change = (n * max(size, 0) + (1 << SLOPE_BITS + step_shift - 1)) >> SLOPE_BITS + step_shift
     return min(max(np.int64(v) + change, c.v_low), c.v_high)
 
 

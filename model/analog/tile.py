@@ -278,18 +278,18 @@ def _combine(tc, state, tile, row, col, reference):
 
 
 @njit(cache=True)
-def _step(tc, cells, tile, row, col, n):
-    """``n`` steps of a cell's capacitor, down where n < 0."""
+def _step(tc, cells, tile, row, col, n, step_shift):
+    """``n`` steps of a cell's capacitor, down where n < 0, each 2^-step_shift of a full one."""
     cells.v[tile, row, col] = capacitor.stepped(
-        tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], n)
+        tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], n, step_shift)
 
 
 @njit(cache=True)
-def fire(tc, state, tile, rows, ups, downs):
+def fire(tc, state, tile, rows, ups, downs, step_shift):
     """A coincidence update: a cell takes a step up in every slot in which its row and its column's up line are high, and so down.
 
     Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of
-    a cell are taken as one, up less down.
+    a cell are taken as one, up less down; a step is 2^-step_shift of a full one.
     """
     state.arrived[tile, 0] += 1
     columns = np.flatnonzero(ups | downs)
@@ -301,7 +301,7 @@ def fire(tc, state, tile, rows, ups, downs):
         for k, col in enumerate(columns):
             n = capacitor.popcount(pattern & ups[col]) - capacitor.popcount(pattern & downs[col])
             if n:
-                _step(tc, state.cells, tile, row, col, n)
+                _step(tc, state.cells, tile, row, col, n, step_shift)
                 _combine(tc, state, tile, row, col, references[k])
 
 
@@ -343,7 +343,7 @@ def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, do
                 cells.v[tile, row, col] = tc.capacitor.v_init
                 state.rewritten[1, tile, row, col] += 1
         else:
-            _step(tc, cells, tile, row, col, -code if down else code)
+            _step(tc, cells, tile, row, col, -code if down else code, 0)
         _derive(tc, state, tile, row, col)
 
 

@@ -1,7 +1,7 @@
 """Twin of ``hdl.read_unit`` and ``hdl.line_driver``; integers only, compiled.
 
 State: ``lines`` int32 (n_lines,): the signed code of every line driver; ``trains`` int32 (n_lines,): of every train driver;
-``shift_register``: see ``model.digital.shift_register``.
+``step_shift`` int64 (1,): of the train drivers; ``shift_register``: see ``model.digital.shift_register``.
 """
 import numpy as np
 from numba import njit
@@ -27,10 +27,10 @@ _FORWARD, _TRANSPOSE, _SCAN = (INDEX[f"conversions_{name}"] for name in ("forwar
 
 @njit(cache=True)
 def lines_command(op, tile, transpose, half=0, select=0, first=0, count=0, address=0, shift=0, steps=0, store=0, trains=0,
-                  scaled=0, e=0, dither=0, sequence=0, rows=0, down=0, kind=0, line=0, seed=0):
+                  scaled=0, e=0, dither=0, fine=0, sequence=0, rows=0, down=0, kind=0, line=0, seed=0):
     """LinesCommand with the fields named, ``select`` for its ``range``; the others are 0."""
     return LinesCommand(op, tile, transpose, half, select, first, count, address, shift, steps, store, trains, scaled, e,
-                        dither, sequence, rows, down, kind, line, seed)
+                        dither, fine, sequence, rows, down, kind, line, seed)
 
 
 @njit(cache=True)
@@ -46,15 +46,19 @@ def read_cycles(u, convert_cycles, steps, count):
 
 
 @njit(cache=True)
-def drive(u, command, vec, exponents, shift_register, lines, counters):
+def drive(u, command, vec, exponents, shift_register, lines, step_shift, counters):
     """DRIVE: line first + e = sign(v) min(|v| >> shift, line_max), v = vec[address * vector_width + e]; all others 0.
 
-    With ``trains`` the caller passes the train drivers as ``lines``.
+    With ``trains`` the caller passes the train drivers as ``lines``, and ``step_shift`` takes its part of the shift.
     """
     lines[:] = 0
-    shift = command.shift
+    shift = np.int64(command.shift)
     if command.scaled:
-        shift = min(max(shift - exponents[command.e], 0), 31)
+        shift = max(shift - exponents[command.e], 0)
+    if command.trains:
+        step_shift[0] = min(max(shift - u.line_bits, 0), command.fine)
+        shift -= step_shift[0]
+    shift = min(shift, 31)
     added = dither(shift_register[0], shift) if command.dither else 0
     for e in range(command.count):
         v = np.int64(vec[command.address * u.vector_width + e])
@@ -117,15 +121,19 @@ def read(u, command, tile_constants, convert_cycles, tile_state, rngs_read, line
 
 @njit(cache=True)
 def slot_thresholds(u, sequence, slot, state):
-    """Thresholds of a slot for rows and columns: a line is high in it when its code is larger. ``state``: shift register."""
+    """Thresholds of a slot for rows and columns: a line is high in it when its code is larger.
+
+    ``state``: of the shift register, as the train began.
+    """
+    step = u.line_bits - u.slot_bits
+    reverse = 0
+    for bit in range(u.slot_bits):
+        reverse = reverse << 1 | slot >> bit & 1
+    half = 1 << step >> 1
+    row, column = (slot << step) + half, (reverse << step) + half
     if sequence == _SPREAD:
-        step = u.line_bits - u.slot_bits
-        reverse = 0
-        for bit in range(u.slot_bits):
-            reverse = reverse << 1 | slot >> bit & 1
-        half = 1 << step >> 1
-        return (slot << step) + half, (reverse << step) + half
-    return state & u.line_max, state >> u.line_bits & u.line_max
+        return row, column
+    return row ^ state & u.line_max, column ^ state >> u.line_bits & u.line_max
 
 
 @njit(cache=True)
@@ -135,7 +143,8 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
     row_at, col_at = np.zeros(u.slots, np.int64), np.zeros(u.slots, np.int64)
     for slot in range(u.slots):
         row_at[slot], col_at[slot] = slot_thresholds(u, command.sequence, slot, shift_register[0])
-        if command.sequence != _SPREAD:
+    if command.sequence != _SPREAD:
+        for _ in range(u.slots):
             shift_register[0] = leap(shift_register[0])
     for line in range(len(rows)):
         code = -lines[line] if command.rows else lines[line]
@@ -154,11 +163,11 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
 
 
 @njit(cache=True)
-def fire(u, command, tile_constants, tile_state, lines, trains, shift_register, counters):
+def fire(u, command, tile_constants, tile_state, lines, trains, step_shift, shift_register, counters):
     """FIRE: a coincidence train of all rows and columns; returns its cycles."""
     rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
     patterns(u, command, lines, trains, shift_register, rows, ups, downs)
-    analog.fire(tile_constants, tile_state, command.tile, rows, ups, downs)
+    analog.fire(tile_constants, tile_state, command.tile, rows, ups, downs, step_shift[0])
     cycles = u.slots + 2
     counters[_FIRE_PHASE] += cycles
     counters[_FIRES] += 1

@@ -74,6 +74,8 @@ class UnitState(NamedTuple):
     """int64 (N_EVENTS,)"""
     trains: np.ndarray
     """int32 (n_lines,): signed codes of the train drivers"""
+    step_shift: np.ndarray
+    """int64 (1,): of the train drivers"""
     shift_register: np.ndarray
     """int64 (1,): of RANDOM trains"""
     line: np.ndarray
@@ -97,6 +99,7 @@ def new_unit(u: UnitParams) -> UnitState:
         exponents=np.zeros(N_EXPONENTS, np.int64), peak=np.zeros(1, np.int64), lines=np.zeros(u.n_lines, np.int32),
         chi=np.zeros((u.chi_words, u.lanes), np.int32), dirty=np.zeros(u.chi_words, np.uint8),
         cleared=np.zeros(u.n_matrices, np.uint8), counters=np.zeros(N_EVENTS, np.int64), trains=np.zeros(u.n_lines, np.int32),
+        step_shift=np.zeros(1, np.int64),
         shift_register=np.full(1, shift_register.START), line=np.zeros(1, np.int64), polarity=np.zeros(u.n_matrices, np.uint8),
         torn=np.zeros(u.n_matrices, np.uint8), stopped=np.zeros(1, np.uint8), at=np.zeros(4, np.int64),
         loops=np.zeros((2, u.loop_depth), np.int64))
@@ -186,7 +189,7 @@ def _lines_command(u, op, f, d, line, inverted):
     first, count = (d[_COL0], d[_COLS]) if cols_side else (d[_ROW0], d[_ROWS])
     if op == _DRIVE:
         return lines_command(_LINES_DRIVE, d[_TILE], f[1], first=first, count=count, address=f[2], shift=f[3], trains=f[4],
-                             scaled=f[5], e=f[6], dither=f[7])
+                             scaled=f[5], e=f[6], dither=f[7], fine=f[8])
     if op == _READ:
         half = _INVERTED if f[2] == _DIFFERENCE and inverted else f[2]
         return lines_command(_LINES_READ, d[_TILE], f[1], half=half, select=f[3], first=first,
@@ -346,11 +349,12 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             command = _lines_command(u, op, f, matrices[f[0]], unit.line[0], inverted)
             if op == _DRIVE:
                 taken = read_unit.drive(u, command, unit.vec, unit.exponents, unit.shift_register,
-                                        unit.trains if command.trains else unit.lines, counters)
+                                        unit.trains if command.trains else unit.lines, unit.step_shift, counters)
             elif op == _READ:
                 taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
             elif op == _FIRE:
-                taken = read_unit.fire(u, command, tc, tiles, unit.lines, unit.trains, unit.shift_register, counters)
+                taken = read_unit.fire(u, command, tc, tiles, unit.lines, unit.trains, unit.step_shift,
+                                       unit.shift_register, counters)
             elif op == _POINT:
                 taken = read_unit.point(u, command, unit.lines, counters)
             else:
