@@ -108,7 +108,7 @@ class Bench(wiring.Component):
         """Recorders of trains and TRIMs; returns what calls for attention."""
         tile, status = self.top.tile, self.status
         m.submodules.fire_recorder, m.submodules.trim_recorder = fires, trims = FireRecorder(self.u), TrimRecorder(self.u)
-        for recorder, names in ((fires, ("fire", "tile", "drive", "up", "down")),
+        for recorder, names in ((fires, ("fire", "step_shift", "tile", "drive", "up", "down")),
                                 (trims, ("trim", "tile", "transpose", "trim_kind", "trim_line", "trim_down"))):
             m.d.comb += [getattr(recorder, name).eq(getattr(tile, name)) for name in names]
         m.d.comb += [trims.driven.eq(self.driven), trims.fires.eq(fires.count), status.n_fires.eq(fires.count),

@@ -202,7 +202,7 @@ class BoardBackend(Driver):
         command = read_unit.lines_command(
             int(LinesOp.FIRE), tile, 0, sequence=flags & 1, rows=flags >> 1 & 1, down=flags >> 2 & 1)
         read_unit.patterns(u.constants, command, self.lines, self.trains, np.array([state]), rows, ups, downs)
-        analog.fire(side.constants, side.tiles, tile, rows, ups, downs)
+        analog.fire(side.constants, side.tiles, side.generators.program, tile, rows, ups, downs, flags >> 3 & 7, side.tick)
         return at
 
     def _traced(self, kind, content, at):

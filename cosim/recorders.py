@@ -86,21 +86,22 @@ def _bytes(bits):
 
 
 def slot_record(u: UnitParams) -> data.StructLayout:
-    """A slot of a coincidence train: the tile, and the lines that were high."""
-    return data.StructLayout({"tile": 16, "rows": _bytes(u.n_rows), "up": _bytes(u.n_cols), "down": _bytes(u.n_cols)})
+    """A slot of a coincidence train: the tile, what divides its steps, and the lines that were high."""
+    return data.StructLayout({"tile": 16, "step_shift": 16, "rows": _bytes(u.n_rows), "up": _bytes(u.n_cols),
+                              "down": _bytes(u.n_cols)})
 
 
 class FireRecorder(wiring.Component):
     """Records every slot of the coincidence trains in the memory ``slots``: FIRES trains of ``u.slots`` records.
 
-    Members: ``fire, tile, drive, up, down`` of the tile port; ``count``: trains recorded, each after its end; ``glitch``: a train
-    of another number of slots, or lines high outside of a train (kept).
+    Members: ``fire, step_shift, tile, drive, up, down`` of the tile port; ``count``: trains recorded, each after its end;
+    ``glitch``: a train of another number of slots, or lines high outside of a train (kept).
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
-        super().__init__({"fire": In(1), "tile": In(4), "drive": In(u.n_lines), "up": In(u.n_cols), "down": In(u.n_cols),
-                          "count": Out(COUNT_BITS), "glitch": Out(1)})
+        super().__init__({"fire": In(1), "step_shift": In(3), "tile": In(4), "drive": In(u.n_lines), "up": In(u.n_cols),
+                          "down": In(u.n_cols), "count": Out(COUNT_BITS), "glitch": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -109,7 +110,8 @@ class FireRecorder(wiring.Component):
         m.submodules.slots = slots = memory.Memory(shape=now.shape().size, depth=FIRES * u.slots, init=[])
         write = slots.write_port()
         m.d.comb += [
-            now.tile.eq(self.tile), now.rows.eq(self.drive[:u.n_rows]), now.up.eq(self.up), now.down.eq(self.down),
+            now.tile.eq(self.tile), now.step_shift.eq(self.step_shift), now.rows.eq(self.drive[:u.n_rows]), now.up.eq(self.up),
+            now.down.eq(self.down),
             write.addr.eq(self.count * u.slots + slot), write.data.eq(now), write.en.eq(self.fire),
         ]
         m.d.sync += [before.eq(self.fire), slot.eq(Mux(self.fire, slot + 1, 0)),

@@ -70,18 +70,19 @@ def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, t
 
 
 @njit(cache=True)
-def _serve_train(records, n_rows, n_cols, tc, tiles):
+def _serve_train(records, n_rows, n_cols, tc, tiles, generators, tick):
     """``analog.fire`` with the slots of a train; records: uint8 rows of ``recorders.slot_record``."""
     patterns = np.zeros((3, max(n_rows, n_cols)), np.uint32)
     for slot in range(records.shape[0]):
-        record, start = records[slot], 2
+        record, start = records[slot], 4
         for side in range(3):
             size = n_rows if side == 0 else n_cols
             for line in range(size):
                 patterns[side, line] |= np.uint32(record[start + (line >> 3)] >> (line & 7) & 1) << np.uint32(slot)
             start += (size + 7) // 8
     tile = np.int64(records[0, 0]) | np.int64(records[0, 1]) << 8
-    analog.fire(tc, tiles, tile, patterns[0, :n_rows], patterns[1, :n_cols], patterns[2, :n_cols])
+    analog.fire(tc, tiles, generators, tile, patterns[0, :n_rows], patterns[1, :n_cols], patterns[2, :n_cols],
+                np.int64(records[0, 2]), tick)
 
 
 @njit(cache=True)
@@ -364,7 +365,8 @@ class Unit:
             while n_fires and fire != count:
                 slots = self.memories["slots"].get(fire * self.u.slots, self.u.slots)
                 if not self._strikes("lose_train"):
-                    self.serve_train(slots, self.u.n_rows, self.u.n_cols, side.constants, side.tiles)
+                    self.serve_train(slots, self.u.n_rows, self.u.n_cols, side.constants, side.tiles, side.generators.program,
+                                     side.tick)
                 fire, n_fires = (fire + 1) % (1 << COUNT_BITS), n_fires - 1
 
         for record in self.memories["trims"].get(trim, n_trims) if n_trims else ():

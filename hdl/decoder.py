@@ -232,5 +232,5 @@ class Decoder(wiring.Component):
                                                  Mux(trim, operand(word, Opcode.TRIM, "steps"), lines["steps"]))),
             "down": Mux(fire, rows ^ operand(word, Opcode.FIRE, "negate") ^ inverted, inverted), "rows": rows,
             "sequence": operand(word, Opcode.FIRE, "sequence"), "kind": operand(word, Opcode.TRIM, "kind"),
-            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e", "dither")},
+            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e", "dither", "fine")},
         }

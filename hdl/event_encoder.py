@@ -10,8 +10,8 @@ Records (``model.link_format.Record``), multi-byte fields least significant byte
 UPDATE    chi_base 2, rate 2: an accumulating UPDATE begins (with ``link.trace``)
 LANES     place 2, then a word of lane codes, packed: elements place * vector_width ... (with ``link.trace``)
 LINE      line 2, code 1 (signed), exponent 2 (signed): a walked line of this UPDATE (with ``link.trace``)
-FIRE      tile, flags 1 (bit 0 sequence, 1 negative, 2 down), state 4, place 1, words 1, then the row codes, packed;
-          place 1, words 1, and the column codes, packed
+FIRE      tile, flags 1 (bit 0 sequence, 1 negative, 2 down, 3 to 5 step_shift), state 4, place 1, words 1, then the row codes,
+          packed; place 1, words 1, and the column codes, packed
 TRIM      tile | transpose << 4, kind 1, line 2, down 1, steps 1, place 1, words 1, then the line codes, packed
 PULSE     tile | walk << 4 | kind << 5 | refresh << 6, line 2, first 2, then pairs of an index and 8 lanes of it that are not all
           low, G+ from index 0, G- from ceil(lanes / 8) on, and 0xFF
@@ -64,7 +64,7 @@ class EventEncoder(wiring.Component):
                  "trace_line": In(13), "trace_code": In(signed(u.outer_bits + 1)), "trace_lane_stb": In(1),
                  "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(u.outer_bits + 1, u.vector_width)),
                  "trace_exponent": In(signed(10))} if link.trace else {}
-        capacitor = {"fire": In(1), "trim": In(1), "trim_kind": In(2), "trim_line": In(13),
+        capacitor = {"fire": In(1), "step_shift": In(3), "trim": In(1), "trim_kind": In(2), "trim_line": In(13),
                      "trim_down": In(1)} if u.capacitor else {}
         super().__init__({
             "enable": In(1), "hold": Out(1), "read_stb": Out(1), "o": Out(stream.Signature(8)),
@@ -184,7 +184,8 @@ class EventEncoder(wiring.Component):
                 Record.LANES: _bytes(self.trace_lane_address), Record.LINE: _bytes(self.trace_line, code, exponent)}
         if self.u.capacitor:
             headers |= {
-                Record.FIRE: _bytes(self.tile, Cat(stored.sequence, stored.negative, self.trim_down), stored.state, *lines),
+                Record.FIRE: _bytes(self.tile, Cat(stored.sequence, stored.negative, self.trim_down, self.step_shift),
+                                    stored.state, *lines),
                 Record.TRIM: _bytes(Cat(self.tile, self.transpose), self.trim_kind, self.trim_line, self.trim_down, stored.steps,
                                     *lines)}
         return {record: Cat(Const(record, 8), fields) for record, fields in headers.items()}

@@ -7,10 +7,12 @@ A train (builds with ``capacitor``) is a window of ``slots`` slots with other th
 in which its magnitude is larger than the slot's threshold and, of rows, its polarity is ``negative``::
 
     sequence SPREAD   rows k 2^(line_bits - slot_bits) + half, columns reversed(k) 2^(line_bits - slot_bits) + half
-    sequence RANDOM   ``random``, that of the present slot
+    sequence RANDOM   the same, XOR ``random``, that of the first slot
 
 with half = 2^(line_bits - slot_bits) / 2 and the slot_bits bits of k reversed: a row fires in its first slots, a column in slots
-spread over the train, so that their overlap is the product of both codes, to less than a slot and a half.
+spread over the train, so that their overlap is the product of both codes, to less than a slot and a half. The pairs of thresholds
+of a train are a Hammersley point set, and RANDOM gives it a random digital shift: the thresholds of a slot are uniform and
+independent, so that the overlap is the product in the mean; those of a train stay spread evenly, so that it is never far from it.
 
 Magnitudes are kept as ``line_bits`` planes of ``n_lines`` bits; all lines are compared with the shared step counter by wide
 logic, from the lowest plane up: ``gt = plane & gt if k[b] else plane | gt``.
@@ -43,7 +45,8 @@ Timing
 ``start`` in cycle t: ``integrate`` in cycles t + 1 .. t + steps; the codes may be written again from cycle t + steps + 1 on.
 
 Source: pulse-duration coding with polarity, papers of Nandakumar 2020 and Ambrogio 2018; trains: rows fire by x, columns by
-delta, the overlap counts, Ambrogio 2018 [papers.md A4]; the rest is design choice.
+delta, the overlap counts, Ambrogio 2018 [papers.md A4]; point set and shift: quasi-Monte Carlo integration (Hammersley 1960,
+Cranley and Patterson 1976), for trains a design choice, as is the rest.
 """
 from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -70,8 +73,8 @@ def LineWriteSignature(u: UnitParams):
 class Bank(wiring.Component):
     """Line drivers of one side: 0 rows, 1 columns of a train; ``i.columns`` is for ``LineDriver``.
 
-    ``random``: threshold of the present slot of a random train; ``random_step``: the next one is needed. For the rest see the
-    module.
+    ``random``: what a random train that starts now XORs to its thresholds; ``random_step``: a slot of it begins. For the rest
+    see the module.
     """
 
     def __init__(self, u: UnitParams, side: int = 0):
@@ -79,7 +82,7 @@ class Bank(wiring.Component):
         self.planes = [Signal(u.n_lines, name=f"plane{bit}") for bit in range(u.line_bits)]
         self.steps = Signal(u.line_bits)                # of this window
         self.step = Signal(u.line_bits)                 # driven so far in this window; 0 when idle
-        self.held = Signal(data.StructLayout({"train": 1, "sequence": 1, "negative": 1}))      # of this window
+        self.held = Signal(data.StructLayout({"train": 1, "sequence": 1, "negative": 1, "random": u.line_bits}))  # of this window
         random = {"random": In(u.line_bits), "random_step": Out(1)} if u.capacitor else {}
         super().__init__({
             "i": In(LineWriteSignature(u)), "drive": Out(u.n_lines), "polarity": Out(u.n_lines), "integrate": Out(1),
@@ -130,12 +133,13 @@ class Bank(wiring.Component):
         held, now = self.held, Signal.like(self.held)
         for name in ("train", "sequence", "negative"):
             m.d.comb += now[name].eq(Mux(i.start, getattr(i, name), held[name]))
+        m.d.comb += now.random.eq(Mux(i.start, self.random, held.random))
         m.d.sync += held.eq(now)
         slot = step[:u.slot_bits]
         spread = Cat(Const(1 << u.line_bits - u.slot_bits >> 1, u.line_bits - u.slot_bits), slot[::-1] if self.side else slot)
         threshold, mask = Signal(u.line_bits), Signal(u.n_lines)
         m.d.comb += [
-            threshold.eq(Mux(now.train, Mux(now.sequence == Sequence.RANDOM, self.random, spread), step)),
+            threshold.eq(Mux(now.train, spread ^ Mux(now.sequence == Sequence.RANDOM, now.random, 0), step)),
             mask.eq(Mux(now.train & (self.side == 0), Mux(now.negative, self.polarity, ~self.polarity), -1)),
             self.random_step.eq(now.train & (now.sequence == Sequence.RANDOM) & (i.start | (self.integrate & ~self.last))),
         ]

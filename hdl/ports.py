@@ -101,12 +101,13 @@ def TileSignature(u: UnitParams):
     walk axis.
 
     With ``capacitor``: ``fire`` is high for a train of slots; in a slot a cell takes a step up where its row is on ``drive`` and
-    its column on ``up``, and a step down where on ``down``. ``trim`` is high for a window in which ``drive`` programs the cells
-    of column (``transpose``) or row ``trim_line`` by ``trim_kind`` (isa.Trim), ``polarity`` choosing G- or, with ``trim_down`` 0,
-    steps down. ``half`` is INVERTED where a read subtracts the capacitor's part.
+    its column on ``up``, and a step down where on ``down``; a step is 2^-``step_shift`` of a full one. ``trim`` is high for a
+    window in which ``drive`` programs the cells of column (``transpose``) or row ``trim_line`` by ``trim_kind`` (isa.Trim),
+    ``polarity`` choosing G- or, with ``trim_down`` 0, steps down. ``half`` is INVERTED where a read subtracts the capacitor's
+    part.
     """
-    capacitor = {"fire": Out(1), "up": Out(u.n_cols), "down": Out(u.n_cols), "trim": Out(1), "trim_kind": Out(2),
-                 "trim_line": Out(13), "trim_down": Out(1)} if u.capacitor else {}
+    capacitor = {"fire": Out(1), "step_shift": Out(3), "up": Out(u.n_cols), "down": Out(u.n_cols), "trim": Out(1),
+                 "trim_kind": Out(2), "trim_line": Out(13), "trim_down": Out(1)} if u.capacitor else {}
     return wiring.Signature({
         "tile": Out(4), "transpose": Out(1), "half": Out(2), "drive": Out(u.n_lines), "polarity": Out(u.n_lines),
         "integrate": Out(1), "convert": Out(1), "range": Out(2), "out_first": Out(13), "out_count": Out(13),

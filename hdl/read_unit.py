@@ -5,7 +5,8 @@
 DRIVE   defines all lines: line first + e (e < count; first a multiple of vector_width) = element e of the vector words from
         ``address`` on: magnitude min(|v| >> shift, line_max), polarity = sign; all others 0. ``scaled``: the shift is less E[e],
         limited to 0 to 31. ``dither``: bits of the shift register below those left are added to |v| before the shift.
-        ``trains``: the train drivers instead of the lines.
+        ``trains``: the train drivers instead of the lines; then what the shift exceeds line_bits by, at most ``fine``, is taken
+        off it and becomes ``step_shift``, which holds to the next such DRIVE.
 POINT   all lines 0 but ``first``, which gets code ``steps`` (positive, at most line_max).
 READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for one cycle, then the codes of outputs
         first .. first + count - 1 (any first, count >= 1), word by word, sign-extended into the vector words from ``address`` on
@@ -33,7 +34,7 @@ tile, transpose, half, range, out_first, out_count, convert, codes
     The read half of the tile port (``hdl.ports.TileSignature``); ``integrate, drive, polarity`` are the line drivers'.
 exponents, dither : In
     E registers; of the line drivers' shift register.
-fire, down, trim, trim_kind, trim_line : Out
+fire, step_shift, down, trim, trim_kind, trim_line : Out
     The capacitor half of the tile port.
 program_busy, hold : In(1), Out(1)
     From and to the pulse generator.
@@ -88,7 +89,7 @@ class ReadUnit(wiring.Component):
             "program_busy": In(1), "hold": Out(1),
             "code_stb": Out(1), "code_index": Out(13), "code_word": Out(CodeWord(u)), "active": Out(1),
             "dither": In(DITHER_BITS), "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
-            "fire": Out(1), "down": Out(1), "trim": Out(1), "trim_kind": Out(2), "trim_line": Out(13),
+            "fire": Out(1), "step_shift": Out(3), "down": Out(1), "trim": Out(1), "trim_kind": Out(2), "trim_line": Out(13),
             "events": Out(data.StructLayout({
                 "phase_drive": 1, "phase_window": 1, "phase_convert": 1, "phase_readout": 1,
                 "line_cycles": range(u.n_lines * u.line_max + 1), "line_saturations": range(u.vector_width + 1),
@@ -171,8 +172,8 @@ class ReadUnit(wiring.Component):
                             m.d.sync += address.eq(command.address + 1)
                             if u.capacitor:
                                 m.d.comb += lines.columns.eq(command.trains)
-                                m.d.sync += [to_trains.eq(command.trains), shift.eq(self._shift(m, command)),
-                                             dithers.eq(command.dither)]
+                                m.d.sync += [to_trains.eq(command.trains), dithers.eq(command.dither)]
+                                self._shift(m, command, shift)
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
@@ -236,11 +237,17 @@ class ReadUnit(wiring.Component):
                         m.next = "IDLE"
         return m
 
-    def _shift(self, m, command):
-        """Shift of a DRIVE, less the exponent where it asks for that."""
-        less = Signal(signed(9))
-        m.d.comb += less.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0))
-        return Mux(less < 0, 0, Mux(less > 31, 31, less[:5]))
+    def _shift(self, m, command, shift):
+        """Shift of a DRIVE, less the exponent where it asks for that; of the train drivers, less what divides the steps."""
+        total, over, fine, left = Signal(signed(9)), Signal(signed(10)), Signal(3), Signal(signed(10))
+        m.d.comb += [
+            total.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0)),
+            over.eq(total - self.u.line_bits), fine.eq(Mux(over < 0, 0, Mux(over > command.fine, command.fine, over[:3]))),
+            left.eq(total - Mux(command.trains, fine, 0)),
+        ]
+        m.d.sync += shift.eq(Mux(left < 0, 0, Mux(left > 31, 31, left[:5])))
+        with m.If(command.trains):
+            m.d.sync += self.step_shift.eq(fine)
 
     def _start_window(self, m, command):
         """Accept FIRE or TRIM: the window begins now, or when no pulse runs."""

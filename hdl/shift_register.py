@@ -1,9 +1,9 @@
-"""Shift register of random coincidence trains: pseudo-random thresholds for the rows and the columns of a slot.
+"""Shift register of random coincidence trains: pseudo-random words that shift the thresholds of rows and columns.
 
 Contract: a Fibonacci shift register of BITS = 31 bits with TAPS, of a primitive polynomial, that goes on by LEAP = 16 bits where
-``step`` is high, so that no bit of a slot's two thresholds comes again in the next one. Its lowest line_bits bits are the rows'
-threshold, the line_bits bits above them the columns'. All lines of a side share the threshold; rows and columns do not, so that
-the overlap of a row of code x and a column of code d is slots x d / 2^(2 line_bits) in the mean. It starts at START and is never
+``step`` is high, once a slot, so that no bit of the two words comes again. Its lowest line_bits bits are the rows' word, the
+line_bits bits above them the columns'. All lines of a side share the word; rows and columns do not, so that the overlap of a row
+of code x and a column of code d is slots x d / 2^(2 line_bits) in the mean. It starts at START and is never
 0. Half of the taps are set: with two taps (x^31 + x^28 + 1), small codes met up to six times too often.
 
 Ports
@@ -12,9 +12,9 @@ step : In(1)
 load, seed : In(1), In(31)
     Take ``seed``, not 0, for the state; not with ``step``.
 rows, columns : Out(line_bits)
-    Thresholds of the present slot; the next ones a cycle after ``step``.
+    The words of a train that begins now; other ones a cycle after ``step``.
 dither : Out(16)
-    The highest bits: for rounding at random before a train; the thresholds are others.
+    The highest bits: for rounding at random before a train; the words are others.
 
 Source: two independent bit streams per update as in stochastic update schemes (Gokmen and Vlasov 2016); shared per side: design
 choice.

@@ -151,7 +151,8 @@ class Top(wiring.Component):
             if not self.bridged:
                 down = (lines.trains_polarity ^ read.down.replicate(u.n_lines))[:u.n_cols]
                 m.d.comb += [self.tile.up.eq(lines.trains & ~down), self.tile.down.eq(lines.trains & down)]
-            m.d.comb += [getattr(self.tile, name).eq(getattr(read, name)) for name in ("fire", "trim", "trim_kind", "trim_line")]
+            m.d.comb += [getattr(self.tile, name).eq(getattr(read, name)) for name in ("fire", "step_shift", "trim", "trim_kind",
+                                                                                     "trim_line")]
             m.d.comb += [self.tile.trim_down.eq(read.down), read.dither.eq(lines.dither)]
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [

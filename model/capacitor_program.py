@@ -17,7 +17,13 @@ divided by the reads of w:
 
 What the ramps miss, the capacitor makes up for, but not for long: it decays.
 
-Source: Ambrogio et al. 2018 [papers.md A5, A6]; reads and rounds: design choice.
+Without capacitors (``capacitor.present`` 0) a step is a SET pulse, and a transfer, from polarity 0 to 0, is a refresh. Of a line:
+
+    w = reads;  m: the larger device above HIGH, |w| below LOW
+    where m: RESET both devices, RAMP(w) on G+ or G-; AGAIN times: e = w - reads; where |e| > a SET pulse: again, with e added
+
+Source: Ambrogio et al. 2018 [papers.md A5, A6]; refresh: as the mixed-precision scheme's [papers.md B4]; reads and rounds: design
+choice.
 """
 import math
 
@@ -25,7 +31,7 @@ import numpy as np
 
 from model.commands import MatrixDescriptor
 from model.isa import BKind, Half, Opcode, Sequence, Trim, VectorOp, Wait, Walk
-from model.program import ONE, ZERO_EXPONENT, CapacityError, Compiler, check_sides
+from model.program import ONE, REFRESH_HIGH_US, REFRESH_LOW_US, ZERO_EXPONENT, CapacityError, Compiler, check_sides
 
 __all__ = ["CapacitorCompiler"]
 
@@ -52,10 +58,10 @@ RECHARGE_STEPS = 4
 
 
 class CapacitorCompiler(Compiler):
-    """See the module; ``sequence``: of the trains; ``inversion``: False keeps polarity 0."""
+    """See the module; ``sequence``: of the trains; ``inversion``: False keeps polarity 0, as cells without a capacitor do."""
 
     def __init__(self, layers, params, loss, rate, activation, output_scale, sequence: Sequence, inversion: bool):
-        self.sequence, self.inversion = sequence, inversion
+        self.sequence, self.inversion = sequence, inversion and params.capacitor.present
         self.longest = max(layers[:-1]) + 1
         self.read_steps = max(READ_STEPS, -(-self.longest // params.unit.vector_width) + 2)
         super().__init__(layers, params, loss, rate, activation, output_scale)
@@ -81,7 +87,7 @@ class CapacitorCompiler(Compiler):
     def _tables(self):
         super()._tables()
         c, code = self.params.capacitor, self._lut_codes()
-        target_us = np.abs(code) * self._code_us() / c.gain
+        target_us = np.abs(code) * self._code_us() / c.pair_gain
         share = np.clip(target_us / (c.ramp_us[1] - c.ramp_us[0]), 0, 1)
         steps = np.minimum(np.round(c.ramp_steps * share ** (1 / c.ramp_power)), c.ramp_steps_used)
         self._table("ramp", np.sign(code) * steps)
@@ -96,7 +102,9 @@ class CapacitorCompiler(Compiler):
         """DRIVE rows by x, columns by rate delta; FIRE."""
         u, tile = self.u, self.params.tile
         source, shift = self._source(layer, buffer)
-        slot_weight = self.params.capacitor.step_us / tile.weight_range_us * self._scale(layer)
+        present, fine = self.params.capacitor.present, self.params.capacitor.step_shift
+        step_us = self.params.capacitor.step_us if present else tile.step_us
+        slot_weight = step_us / tile.weight_range_us * self._scale(layer)
         full = (u.line_max + 1) ** 2 / u.line_max                 # codes of both sides count in 1 / 2^line_bits
         factor = self.rate * LAYER_RATE ** (layer - 1) * unit * self._x_full(layer) * full / (u.slots * slot_weight)
         mantissa, exponent = math.frexp(factor)
@@ -105,7 +113,7 @@ class CapacitorCompiler(Compiler):
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], shift=-exponent, trains=1,
                    scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM),
-                   fine=self.params.capacitor.step_shift)
+                   fine=fine if present else 0)
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:
             self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence), rows=1)
@@ -138,24 +146,55 @@ class CapacitorCompiler(Compiler):
         self._emit(Opcode.LINE, zero=1)
         self._emit(Opcode.LOOP, count=d.cols)
         self._reads(self.w, READS_LOG2, old)
+        (self._write if self.params.capacitor.present else self._rewrite)()
+        self._emit(Opcode.LINE)
+        self._emit(Opcode.NEXT)
+        self._emit(Opcode.SEAL, Wait.LINES, matrix=matrix)
+
+    def _write(self):
+        """W to the line's pairs, and what they miss to the capacitors."""
         self._drive(self.full)
         self._trim(Trim.RESET, self.u.reset_cycles)
         self._trim(Trim.RECHARGE, RECHARGE_STEPS)
         self._reads(self.d, 0)
-        self._target(-1 if new else 1)
+        self._target(-1 if self.new else 1)
         self._op(VectorOp.ADD, self.goal, self.t, self.d)
         self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
         self._drive(self.codes)
         self._trim(Trim.RAMP, self.params.capacitor.ramp_steps_used)
         if AGAIN:
             self._emit(Opcode.LOOP, count=AGAIN)
-            self._write_again()
+            self._write_again(self.goal, TOLERANCE_US)
             self._emit(Opcode.NEXT)
         for reads_log2 in (FIRST_READS_LOG2, READS_LOG2):
             self._tune(reads_log2)
-        self._emit(Opcode.LINE)
-        self._emit(Opcode.NEXT)
-        self._emit(Opcode.SEAL, Wait.LINES, matrix=matrix)
+
+    def _rewrite(self):
+        """The refresh of a line without capacitors: w anew to those pairs that SET pulses have brought close to their end."""
+        mask = self.d
+        self._read(self.sum, 0, Half.POSITIVE)
+        self._read(self.again, 0, Half.NEGATIVE)
+        self._op(VectorOp.MAX, self.sum, self.sum, self.again, Wait.LINES)
+        self._op(VectorOp.COMPARE, mask, self.sum, imm=round(REFRESH_HIGH_US / self._code_us()))
+        self._magnitude(self.again, self.w)
+        self._op(VectorOp.COMPARE, self.again, self.again, imm=round(REFRESH_LOW_US / self._code_us() * (1 << READS_LOG2)) - 1)
+        self._op(VectorOp.SUB, self.again, mask, self.again)                   # 1 where |w| < LOW, too
+        self._op(VectorOp.MAX, mask, self.again, imm=0)
+        self._op(VectorOp.MUL, self.again, mask, imm=ONE)
+        self._drive(self.again)
+        self._trim(Trim.RESET, self.u.reset_cycles)
+        self._op(VectorOp.MUL, self.t, self.w, mask)
+        self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])
+        self._drive(self.codes)
+        self._trim(Trim.RAMP, self.params.capacitor.ramp_steps_used)
+        if AGAIN:
+            self._emit(Opcode.LOOP, count=AGAIN)
+            self._write_again(self.w, self.params.tile.step_us, mask)
+            self._emit(Opcode.NEXT)
+
+    def _magnitude(self, dst, a):
+        self._op(VectorOp.MUL, dst, a, imm=-1)
+        self._op(VectorOp.MAX, dst, dst, a)
 
     def _op(self, op, dst, a, b=None, wait=Wait.NONE, **operands):
         """An operation over a line's cells; ``b``: a vector, or by ``imm``."""
@@ -182,8 +221,8 @@ class CapacitorCompiler(Compiler):
         if reads_log2 < READS_LOG2:
             self._vector(VectorOp.SHL, dst, dst, self.rows, Wait.LINES, shift=READS_LOG2 - reads_log2)
 
-    def _read(self, dst, polarity):
-        self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=Half.DIFFERENCE, range=READ_RANGE, dst=dst,
+    def _read(self, dst, polarity, half=Half.DIFFERENCE):
+        self._emit(Opcode.READ, matrix=self.matrix, transpose=1, half=half, range=READ_RANGE, dst=dst,
                    steps=self.read_steps, polarity=2 | polarity)
 
     def _drive(self, vector):
@@ -209,14 +248,17 @@ class CapacitorCompiler(Compiler):
         if sign < 0:
             self._op(VectorOp.MUL, self.t, self.t, imm=-1)
 
-    def _write_again(self):
-        """RESET and ramp the cells that are off by more than the tolerance, the error added to what they aim at."""
-        tolerance = max(1, round(TOLERANCE_US / self._code_us() * (1 << READS_LOG2)))
+    def _write_again(self, goal, tolerance_us, mask=None):
+        """RESET and ramp the cells, of those in ``mask``, that read off ``goal`` by more than the tolerance, the error added to
+        what they aim at.
+        """
+        tolerance = max(1, round(tolerance_us / self._code_us() * (1 << READS_LOG2)))
         self._reads(self.sum, FIRST_READS_LOG2)
-        self._op(VectorOp.SUB, self.sum, self.goal, self.sum)                  # e
-        self._op(VectorOp.MUL, self.again, self.sum, imm=-1)
-        self._op(VectorOp.MAX, self.again, self.again, self.sum)
+        self._op(VectorOp.SUB, self.sum, goal, self.sum)                       # e
+        self._magnitude(self.again, self.sum)
         self._op(VectorOp.COMPARE, self.again, self.again, imm=tolerance)
+        if mask is not None:
+            self._op(VectorOp.MUL, self.again, self.again, mask)
         self._op(VectorOp.MUL, self.sum, self.sum, self.again)
         self._op(VectorOp.ADD, self.t, self.t, self.sum)
         self._op(VectorOp.LUT, self.codes, self.t, shift=READS_LOG2, lut=self.lut["ramp"])

@@ -204,7 +204,7 @@ FORMATS: dict[Opcode, tuple[str, tuple[Field, ...]]] = {
         _f("trains", 1, "1: load the train drivers of FIRE instead"),
         _f("scaled", 1, "1: the shift is ``shift`` - E[e], limited to 0 to 31"), _f("e", 3, "exponent register"),
         _f("dither", 1, "1: round at random, by bits of the shift register, so that nothing is lost in the mean"),
-        _f("fine", 3, "trains: what the shift exceeds line_bits by, up to ``fine``, divides the steps of FIRE instead of the codes"))),
+        _f("fine", 3, "of what the shift of trains exceeds line_bits by, so many bits divide the steps of FIRE, not the codes"))),
     Opcode.READ: ("Read window, conversion, codes to the vector memory.", (
         _MATRIX, _TRANSPOSE, _f("half", 2, "Half"), _f("range", 2, "converter range select"), _f("dst", 12, "first word"),
         _f("count", 13, "outputs read; 0: all of the matrix side"), _f("steps", 8, "window [PWM steps]; 0: line_max"),

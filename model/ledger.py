@@ -140,16 +140,18 @@ class Ledger:
             checked += len(lines) * self.sums[index].shape[1]
         return holds, checked
 
-    def check_transfers(self, rewritten, arrived, transfers, trains, trims) -> tuple[bool, int]:
+    def check_transfers(self, rewritten, arrived, transfers, trains, trims, pairs=False) -> tuple[bool, int]:
         """Was every weight transferred once by each transfer, and did all the unit sent come? Returns (holds, weights checked).
 
         rewritten: int (2, tiles, rows, cols), RESETs and RECHARGEs of every cell; arrived: int (tiles, 2), trains and TRIMs;
-        transfers: of all matrices, that have ended; trains, trims: counted by the unit.
+        transfers: of all matrices, that have ended; trains, trims: counted by the unit; pairs: without capacitors, then a
+        transfer RESETs some of the pairs and recharges nothing.
         """
         resets, recharges = rewritten
-        expected = np.zeros(resets.shape, np.int64)
+        expected = np.full(resets.shape, -1)
         for d in self.matrices:
-            expected[d.tile, d.row0:d.row0 + d.rows, d.col0:d.col0 + d.cols] = transfers
-        holds = (np.array_equal(recharges, expected) and bool((resets >= expected).all()) and not resets[expected == 0].any()
+            expected[d.tile, d.row0:d.row0 + d.rows, d.col0:d.col0 + d.cols] = 0 if pairs else transfers
+        holds = (np.array_equal(recharges, np.maximum(expected, 0)) and bool((resets >= expected).all())
+                 and (not resets[expected < 0].any() if transfers else not resets.any())
                  and arrived.sum(axis=0).tolist() == [trains, trims])
         return holds, sum(d.rows * d.cols for d in self.matrices)

@@ -241,10 +241,13 @@ class TileParams:
 class CapacitorParams:
     """The capacitor of a cell, its read transistor and its programming transistors; the SET ramp of its PCM pair.
 
-    Only for builds with ``unit.capacitor``. W = gain (G+ - G-) +- (g - g_ref) in uS, weight 1.0 = tile.weight_range_us. Papers
-    leave most of it open [papers.md A2 to A6]: what is marked design choice is from a prototype, not from a publication.
+    Only for builds with ``unit.capacitor``. W = gain (G+ - G-) +- (g - g_ref) in uS, weight 1.0 = tile.weight_range_us; with
+    ``present`` 0, W = G+ - G-, and only the fields of the ramp matter. Papers leave most of it open [papers.md A2 to A6]: what is
+    marked design choice is from a prototype, not from a publication.
     """
 
+    present: int = 1
+    """1: cells have a capacitor; 0: PCM pairs alone, a step is a SET pulse on G+ or G- and W = G+ - G- [1]."""
     gain: float = 3.0
     """F: weight of the PCM pair against the capacitor [1]. Ambrogio 2018 has the symbol; the value is unsure [A2, M?]."""
     v_init: float = 0.5
@@ -289,6 +292,11 @@ class CapacitorParams:
     """Duration of the shortest and the longest ramp [s], steps in between in a geometric series. Extended Data Fig. 7 [S]."""
 
     @property
+    def pair_gain(self) -> float:
+        """Weight of the PCM pair [1]."""
+        return self.gain if self.present else 1.0
+
+    @property
     def ramp_steps_used(self) -> int:
         """Steps of the longest ramp whose result is under control [1]."""
         return round(self.ramp_steps * min(1.0, self.ramp_limit_us / self.ramp_us[1]) ** (1 / self.ramp_power))
@@ -300,9 +308,9 @@ class CapacitorParams:
 
     def __post_init__(self):
         for name, low, high in (
-            ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("decay_s", 1e-9, 1e6), ("decay_tick_log2", 8, 40),
-            ("step_us", 1e-4, 1.0), ("step_shift", 0, 7), ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0),
-            ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
+            ("present", 0, 1), ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("decay_s", 1e-9, 1e6),
+            ("decay_tick_log2", 8, 40), ("step_us", 1e-4, 1.0), ("step_shift", 0, 7), ("read_sigma_us", 0.0, 10.0),
+            ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0), ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
         ):
             _check(self, name, low, high)
         for name, low, high in (

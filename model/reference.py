@@ -47,7 +47,7 @@ def run(experiment: Experiment, data: Dataset) -> dict:
 def initial_weights(experiment: Experiment) -> tuple[np.ndarray, ...]:
     """Weights of every layer, (inputs + 1, outputs) float32 [1]."""
     tile = experiment.params.tile
-    gain = experiment.params.capacitor.gain if experiment.scheme == "capacitor" else 1.0
+    gain = experiment.params.capacitor.pair_gain if experiment.scheme == "capacitor" else 1.0
     sigma = gain * np.sqrt(2) * tile.init_us[1] / tile.weight_range_us
     generator = np.random.default_rng([experiment.seed, INIT])
     return tuple((sigma * generator.standard_normal((n_in + 1, n_out))).astype(np.float32)

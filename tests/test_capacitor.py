@@ -47,10 +47,10 @@ def test_steps_are_those_of_the_formula():
     for v in (0.3, 0.5, 0.8):
         for n in (1, 5, 31, -1, -5, -31):
             size = up * (1 - 0.4 * (v - 0.5)) if n > 0 else down * (1 + 0.4 * (v - 0.5))
-            after = capacitor.stepped(constants, round(v * ONE), up, down, n)
+            after = capacitor.stepped(constants, round(v * ONE), up, down, n, 0)
             assert after - round(v * ONE) == pytest.approx(n * size, abs=abs(n) / 4 + 1)
-    assert capacitor.stepped(constants, constants.v_high - 3, up, down, 31) == constants.v_high
-    assert capacitor.stepped(constants, constants.v_low + 3, up, down, -31) == constants.v_low
+    assert capacitor.stepped(constants, constants.v_high - 3, up, down, 31, 0) == constants.v_high
+    assert capacitor.stepped(constants, constants.v_low + 3, up, down, -31, 0) == constants.v_low
 
 
 def test_decay_follows_the_exponential():
@@ -88,19 +88,21 @@ def test_cells_are_drawn_as_stated():
     assert np.corrcoef(cells.up.ravel(), cells.down.ravel())[0, 1] == pytest.approx(0, abs=5 / np.sqrt(n))
 
 
-def test_fire_steps_by_the_overlap_alone():
-    tc, state, _ = make()
+@pytest.mark.parametrize("step_shift", [0, 3, 7])
+def test_fire_steps_by_the_overlap_alone(step_shift):
+    tc, state, generators = make()
     before = state.cells.v.copy()
     rng = np.random.default_rng(1)
     rows, ups, downs = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (UNIT.n_rows, UNIT.n_cols, UNIT.n_cols))
     rows[::3], ups[::2], downs[1::2] = 0, 0, 0
-    analog.fire(tc, state, 1, rows, ups, downs)
+    analog.fire(tc, state, generators.program, 1, rows, ups, downs, step_shift, 0)
     for row in range(UNIT.n_rows):
         for col in range(UNIT.n_cols):
             n = bin(rows[row] & ups[col]).count("1") - bin(rows[row] & downs[col]).count("1")
             v = int(before[1, row, col])
             if n:
-                v = capacitor.stepped(tc.capacitor, v, state.cells.up[1, row, col], state.cells.down[1, row, col], n)
+                v = capacitor.stepped(tc.capacitor, v, state.cells.up[1, row, col], state.cells.down[1, row, col], n,
+                                      step_shift)
             assert state.cells.v[1, row, col] == v
     assert (state.cells.v[[0, 2]] == before[[0, 2]]).all()
 
@@ -119,10 +121,10 @@ def weights_as_defined(params, tc, state, tile):
 
 
 def test_weights_in_both_polarities():
-    tc, state, _ = make()
+    tc, state, generators = make()
     rng = np.random.default_rng(2)
-    analog.fire(tc, state, 0, *(rng.integers(0, 2**32, n, dtype=np.uint32) for n in (UNIT.n_rows, UNIT.n_cols)),
-                np.zeros(UNIT.n_cols, np.uint32))
+    analog.fire(tc, state, generators.program, 0, *(rng.integers(0, 2**32, n, dtype=np.uint32) for n in (UNIT.n_rows, UNIT.n_cols)),
+                np.zeros(UNIT.n_cols, np.uint32), 0, 0)
     analog.decay(tc, state, 0, 7)
     pair, part = weights_as_defined(PARAMS, tc, state, 0)
     np.testing.assert_allclose(state.g[0, Half.DIFFERENCE] * LSB_US, pair + part, atol=4 * LSB_US)
@@ -275,5 +277,6 @@ def test_a_train_that_the_unit_did_not_send_is_found():
     backend.execute("clear")
     assert backend.conservation()[0]
     none = np.zeros(UNIT.n_cols, np.uint32)
-    analog.fire(backend.side.constants, backend.side.tiles, 0, np.zeros(UNIT.n_rows, np.uint32), none, none)
+    analog.fire(backend.side.constants, backend.side.tiles, backend.side.generators.program, 0, np.zeros(UNIT.n_rows, np.uint32),
+                none, none, 0, 0)
     assert not backend.conservation()[0]

@@ -65,8 +65,8 @@ def corner_commands(u):
             yield command(LinesOp.DRIVE, count=u.n_rows, shift=shift)
             yield command(LinesOp.DRIVE, count=u.n_cols, shift=shift, address=2, trains=1)
             yield command(LinesOp.FIRE, tile=1, steps=u.slots, sequence=sequence, rows=rows, down=shift == 9)
-        for e in range(len(EXPONENTS)):
-            yield command(LinesOp.DRIVE, count=u.n_cols, shift=8, scaled=1, e=e, trains=e % 2, dither=e // 2 % 2)
+        for e, fine in itertools.product(range(len(EXPONENTS)), (0, 3, 7)):
+            yield command(LinesOp.DRIVE, count=u.n_cols, shift=8, scaled=1, e=e, trains=e % 2, dither=e // 2 % 2, fine=fine)
             yield command(LinesOp.FIRE, tile=1, steps=u.slots)
         for kind in range(4):
             yield command(LinesOp.TRIM, tile=1, transpose=1, kind=kind, line=kind % u.n_cols, steps=u.line_max - kind)
@@ -147,15 +147,18 @@ class Path(Elaboratable):
 def run_twin(u, commands, vec, tile):
     lines, counters, codes = np.zeros(u.n_lines, np.int32), np.zeros(N_EVENTS, np.int64), np.zeros(u.n_lines, np.int32)
     trains, register, exponents = np.zeros(u.n_lines, np.int32), np.full(1, START), np.array(EXPONENTS)
+    step_shift = np.zeros(1, np.int64)
     patterns = [np.zeros(size, np.uint32) for size in (u.n_rows, u.n_cols, u.n_cols)]
     vec, times, windows = vec.copy(), [], []
     for c in commands:
         if c.op == LinesOp.DRIVE:
-            times.append(twin.drive(u.constants, c, vec, exponents, register, trains if c.trains else lines, counters))
+            times.append(twin.drive(u.constants, c, vec, exponents, register, trains if c.trains else lines, step_shift,
+                                    counters))
         elif c.op == LinesOp.FIRE:
             twin.patterns(u.constants, c, lines, trains, register.copy(), *patterns)
-            windows.append((c.tile, *(tuple(pattern.tolist()) for pattern in patterns)))
-            times.append(twin.fire(u.constants, c, tile.constants, tile.state, lines, trains, register, counters))
+            windows.append((c.tile, int(step_shift[0]), *(tuple(pattern.tolist()) for pattern in patterns)))
+            times.append(twin.fire(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, trains, step_shift, register,
+                                   counters, 0))
         elif c.op == LinesOp.SEED:
             register[0] = c.seed
             times.append(1)
@@ -230,7 +233,7 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 assert drive == 0
             if ended := firing and not ctx.get(dut.fire):
                 assert steps == u.slots
-                windows.append((ctx.get(dut.tile), *(tuple(slots[side][:size].tolist()) for side, size in enumerate(
+                windows.append((ctx.get(dut.tile), ctx.get(dut.step_shift), *(tuple(slots[side][:size].tolist()) for side, size in enumerate(
                     (u.n_rows, u.n_cols, u.n_cols)))))
             if trimming and not ctx.get(dut.trim):
                 analog.trim(tile.constants, tile.state, tile.program_rngs, ctx.get(dut.tile), ctx.get(dut.transpose),
@@ -238,8 +241,8 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 names = ("tile", "transpose", "trim_kind", "trim_line", "down")
                 windows.append((*(ctx.get(getattr(dut, name)) for name in names), *charge.tolist()))
             if ended:
-                analog.fire(tile.constants, tile.state, ctx.get(dut.tile), slots[0][:u.n_rows], slots[1][:u.n_cols],
-                            slots[2][:u.n_cols])
+                analog.fire(tile.constants, tile.state, tile.program_rngs, ctx.get(dut.tile), slots[0][:u.n_rows],
+                            slots[1][:u.n_cols], slots[2][:u.n_cols], ctx.get(dut.step_shift), 0)
             firing, trimming = ctx.get(dut.fire), ctx.get(dut.trim)
             if ctx.get(dut.convert):
                 assert (before, integrate) == (1, 0), "the strobe follows the window"

@@ -56,7 +56,7 @@ class CapacitorConstants(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """All tiles' cells, axes (tile, row, col), int32; references (tile, col). All empty in a build without capacitors."""
+    """All tiles' cells, axes (tile, row, col), int32; references (tile, col). All empty where there are no capacitors."""
 
     v: np.ndarray
     """[2^-24 V]"""
@@ -85,9 +85,9 @@ def capacitor_constants(params: Params) -> CapacitorConstants:
 
 
 def new_cells(params: Params) -> Cells:
-    """Cells at V_init, all alike: ``vary`` gives each its own; empty arrays in a build without capacitors."""
+    """Cells at V_init, all alike: ``vary`` gives each its own; empty arrays where there are no capacitors."""
     u = params.unit
-    rows, cols = (u.n_rows, u.n_cols) if u.capacitor else (0, 0)
+    rows, cols = (u.n_rows, u.n_cols) if u.capacitor and params.capacitor.present else (0, 0)
     v_init = round(params.capacitor.v_init * (1 << V_BITS))
     cell, reference = (u.n_tiles, rows, cols), (u.n_tiles, cols)
     return Cells(

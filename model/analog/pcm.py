@@ -99,7 +99,7 @@ class DeviceConstants(NamedTuple):
 
 
 def device_constants(p: TileParams, c: CapacitorParams | None = None) -> DeviceConstants:
-    """Tables and integers of ``p``; with ``c`` those of cells that have a capacitor too, else no ramp."""
+    """Tables and integers of ``p``; with ``c`` those of the capacitor scheme too, else no ramp."""
     lsb_us = 2.0 ** p.g_lsb_log2
     one = 1 << DRAW_BITS
     n_end = math.ceil(p.set_decay * math.log(one))
@@ -109,7 +109,8 @@ def device_constants(p: TileParams, c: CapacitorParams | None = None) -> DeviceC
     pair_variance_us2 = 2 * (p.read_sigma[0] * p.g_max_us + p.read_sigma[1]) ** 2
     ramp_us, ramp_sigma, ramp_limit_us = [0.0], (0.0, 0.0), 0.0
     if c:
-        pair_variance_us2 = c.gain**2 * pair_variance_us2 + c.read_sigma_us**2
+        if c.present:
+            pair_variance_us2 = c.gain**2 * pair_variance_us2 + c.read_sigma_us**2
         ramp_us = [c.ramp_us[0] + (c.ramp_us[1] - c.ramp_us[0]) * (n / c.ramp_steps) ** c.ramp_power
                    for n in range(c.ramp_steps + 1)]
         ramp_sigma, ramp_limit_us = c.ramp_sigma, c.ramp_limit_us

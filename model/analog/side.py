@@ -47,7 +47,8 @@ class AnalogSide:
 
     def check_transfers(self, transfers: int, trains: int, trims: int) -> tuple[bool, int]:
         """See ``Ledger.check_transfers``."""
-        return self.ledger.check_transfers(self.tiles.rewritten, self.tiles.arrived, transfers, trains, trims)
+        return self.ledger.check_transfers(self.tiles.rewritten, self.tiles.arrived, transfers, trains, trims,
+                                           pairs=not self.params.capacitor.present)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a run changes here. Devices as they were made from the seed, and their spread, are left out.

@@ -11,9 +11,12 @@ Draw order of a tile: ``read`` takes one normal per output, ascending; ``program
 lane G+ before G-. With ``noise`` False nothing is drawn and every value is its rounded mean (initial conductances stay random).
 So an event split into several of consecutive lanes gives the same conductances.
 
-Where cells have a capacitor (``capacitor``; W = gain (G+ - G-) +- (g - g_ref)) there are two more: ``fire``, a coincidence
-update, and ``trim``, an operation on the cells of one line. ``trim`` draws per cell, ascending: RESET one for G+, one for G-;
-RAMP two; RECHARGE and TUNE none. ``fire`` draws nothing.
+In builds with ``unit.capacitor`` there are two more: ``fire``, a coincidence update, and ``trim``, an operation on the cells of
+one line. ``trim`` draws per cell, ascending: RESET one for G+, one for G-; RAMP two; RECHARGE and TUNE none. ``fire`` draws
+nothing. There cells have a capacitor (``capacitor``; W = gain (G+ - G-) +- (g - g_ref)), or, with ``capacitor.present`` 0, they
+are PCM pairs alone: W = G+ - G- in both polarities, and a step up or down is a SET pulse on G+ or G-, which cannot be divided;
+then ``fire`` and TUNE draw one per pulse, ``fire`` in order of rows, then columns. After a ramp a device has no memory of its
+RESET left: n_set is at the end of its table.
 
 Source: ``pcm`` and ``capacitor`` for the devices; design choice for the rest.
 """
@@ -27,8 +30,8 @@ from model.isa import Half, Kind, Trim, Walk
 from model.params import Params, TileParams
 
 __all__ = [
-    "Generators", "TileConstants", "TileState", "age", "decay", "digest_parts", "drift", "fire", "new_tiles", "program",
-    "program_one", "read", "read_one", "spawn_generators", "ticks", "trim", "trim_one", "weights",
+    "Generators", "TileConstants", "TileState", "age", "decay", "digest_parts", "drift", "fire", "fire_one", "new_tiles",
+    "program", "program_one", "read", "read_one", "spawn_generators", "ticks", "trim", "trim_one", "weights",
 ]
 
 _DIFFERENCE, _POSITIVE, _NEGATIVE, _INVERTED = (int(half) for half in (
@@ -114,17 +117,17 @@ def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tu
     """Tiles with conductances N(init_us) clipped to the window; ``generators`` is ``Generators.init``, one per tile.
 
     Per tile (2, rows, cols) normals are drawn, then as many for the spread if ``device_spread`` is not 0; then, with capacitors,
-    those of ``capacitor.vary`` and (2, rows, cols) for the ramps. The devices count as RESET and not yet pulsed (n_set = 0),
-    programmed at tick 0.
+    those of ``capacitor.vary``; then, with ``unit.capacitor``, (2, rows, cols) for the ramps. The devices count as RESET
+    and not yet pulsed (n_set = 0), programmed at tick 0.
     """
     u, p, c = params.unit, params.tile, params.capacitor
     device = pcm.device_constants(p, c if u.capacitor else None)
-    capacitors = capacitor.capacitor_constants(params)
-    gain = c.gain if u.capacitor else 1.0
-    span = capacitor.conductance(capacitors, capacitors.v_high, 0) if u.capacitor else 0
+    capacitors, present = capacitor.capacitor_constants(params), u.capacitor and c.present
+    gain = c.gain if present else 1.0
+    span = capacitor.conductance(capacitors, capacitors.v_high, 0) if present else 0
     tc = TileConstants(
         device, converter.converter_constants(params), 2.0 ** (device.variance_lsb_log2 - 2 * p.g_lsb_log2), capacitors,
-        round(gain * (1 << GAIN_BITS)), round(c.read_sigma_us**2 / 2.0**device.variance_lsb_log2) if u.capacitor else 0,
+        round(gain * (1 << GAIN_BITS)), round(c.read_sigma_us**2 / 2.0**device.variance_lsb_log2) if present else 0,
         int(gain * device.g_max) + 1 + int(span))
     shape = (u.n_tiles, 2, u.n_rows, u.n_cols)
     planes = (u.n_tiles, 3, u.n_rows, u.n_cols)
@@ -142,8 +145,9 @@ def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tu
         state.g_programmed[tile] = np.clip(g, device.g_min, device.g_max)
         if p.device_spread:
             state.spread[tile] = np.maximum(pcm.normals(rng, shape[1:], one, p.device_spread * one), 0)
-        if u.capacitor:
+        if present:
             capacitor.vary(params, state.cells, tile, rng)
+        if u.capacitor:
             state.ramp_spread[tile] = np.maximum(pcm.normals(rng, shape[1:], one, c.ramp_spread * one), 0)
         drift(tc, state, tile, 0)
     return tc, state
@@ -253,6 +257,8 @@ def _derive(tc, state, tile, row, col):
     state.variance[tile, _NEGATIVE, row, col] = variance_neg
     if state.cells.v.shape[1] == 0:
         state.g[tile, _DIFFERENCE, row, col] = pos - neg
+        if state.g.shape[1] > _INVERTED:
+            state.g[tile, _INVERTED, row, col] = pos - neg
         state.variance[tile, _DIFFERENCE, row, col] = variance_pos + variance_neg
     else:
         gain = np.int64(tc.gain)
@@ -285,22 +291,39 @@ def _step(tc, cells, tile, row, col, n, step_shift):
 
 
 @njit(cache=True)
-def fire(tc, state, tile, rows, ups, downs, step_shift):
+def _set_pulses(tc, state, generator, tile, row, col, n, tick):
+    """``n`` steps of a pair without a capacitor: SET pulses on G+, or on G- where n < 0."""
+    for _ in range(abs(n)):
+        _pulse(tc.device, state, generator, tile, 0 if n > 0 else 1, row, col, _SET, tick)
+    _derive(tc, state, tile, row, col)
+
+
+@njit(cache=True)
+def fire(tc, state, rng, tile, rows, ups, downs, step_shift, tick):
     """A coincidence update: a cell takes a step up in every slot in which its row and its column's up line are high, and so down.
 
     Slot patterns, uint32, bit s for slot s: ``rows`` (n_rows,); ``ups``, ``downs`` (n_cols,), never both in a slot. The steps of
-    a cell are taken as one, up less down; a step is 2^-step_shift of a full one.
+    a cell are taken as one, up less down; a step is 2^-step_shift of a full one. tick: drift time [tick]. ``rng``:
+    ``Generators.program``.
     """
+    fire_one(tc, state, rng[tile], tile, rows, ups, downs, step_shift, tick)
+
+
+@njit(cache=True)
+def fire_one(tc, state, generator, tile, rows, ups, downs, step_shift, tick):
+    """``fire`` with the tile's own generator."""
     state.arrived[tile, 0] += 1
-    columns = np.flatnonzero(ups | downs)
+    columns, pairs = np.flatnonzero(ups | downs), state.cells.v.shape[1] == 0
     references = np.zeros(len(columns), np.int64)
-    for k, col in enumerate(columns):
+    for k, col in enumerate(columns if not pairs else columns[:0]):
         references[k] = _reference(tc, state, tile, col)
     for row in np.flatnonzero(rows):
         pattern = rows[row]
         for k, col in enumerate(columns):
             n = capacitor.popcount(pattern & ups[col]) - capacitor.popcount(pattern & downs[col])
-            if n:
+            if n and pairs:
+                _set_pulses(tc, state, generator, tile, row, col, n, tick)
+            elif n:
                 _step(tc, state.cells, tile, row, col, n, step_shift)
                 _combine(tc, state, tile, row, col, references[k])
 
@@ -320,10 +343,12 @@ def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
 def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, down, tick):
     """``trim`` with the tile's own generator."""
     state.arrived[tile, 1] += 1
-    n_rows, n_cols = state.cells.v.shape[1], state.cells.v.shape[2]
+    n_rows, n_cols = state.g.shape[2], state.g.shape[3]
     if line >= (n_cols if transpose else n_rows):
         return
-    cells = state.cells
+    cells, pairs = state.cells, state.cells.v.shape[1] == 0
+    if pairs and kind == _RECHARGE:
+        return
     if kind == _RECHARGE and transpose:
         cells.v_reference[tile, line] = tc.capacitor.v_init
     for place in range(n_rows if transpose else n_cols):
@@ -342,6 +367,8 @@ def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, do
             if abs(code) == steps:
                 cells.v[tile, row, col] = tc.capacitor.v_init
                 state.rewritten[1, tile, row, col] += 1
+        elif pairs:
+            _set_pulses(tc, state, generator, tile, row, col, -code if down else code, tick)
         else:
             _step(tc, cells, tile, row, col, -code if down else code, 0)
         _derive(tc, state, tile, row, col)
@@ -354,6 +381,7 @@ def _ramp(device, state, rng, tile, side, row, col, n, tick):
     if device.noise:
         z, z_excess = pcm.draw(rng), pcm.draw(rng)
     level = pcm.ramp_level(device, n, state.ramp_spread[tile, side, row, col], z, z_excess)
+    state.n_set[tile, side, row, col] = len(device.set_mean) - 1
     state.g_programmed[tile, side, row, col] = level
     state.tick[tile, side, row, col] = tick
     state.g[tile, 1 + side, row, col] = level

@@ -163,11 +163,11 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
 
 
 @njit(cache=True)
-def fire(u, command, tile_constants, tile_state, lines, trains, step_shift, shift_register, counters):
+def fire(u, command, tile_constants, tile_state, rngs_program, lines, trains, step_shift, shift_register, counters, tick):
     """FIRE: a coincidence train of all rows and columns; returns its cycles."""
     rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
     patterns(u, command, lines, trains, shift_register, rows, ups, downs)
-    analog.fire(tile_constants, tile_state, command.tile, rows, ups, downs, step_shift[0])
+    analog.fire(tile_constants, tile_state, rngs_program, command.tile, rows, ups, downs, step_shift[0], tick)
     cycles = u.slots + 2
     counters[_FIRE_PHASE] += cycles
     counters[_FIRES] += 1

@@ -353,8 +353,8 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             elif op == _READ:
                 taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
             elif op == _FIRE:
-                taken = read_unit.fire(u, command, tc, tiles, unit.lines, unit.trains, unit.step_shift,
-                                       unit.shift_register, counters)
+                taken = read_unit.fire(u, command, tc, tiles, rngs_program, unit.lines, unit.trains, unit.step_shift,
+                                       unit.shift_register, counters, tick)
             elif op == _POINT:
                 taken = read_unit.point(u, command, unit.lines, counters)
             else:
