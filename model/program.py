@@ -1,6 +1,6 @@
 """Compiler: a list of layers becomes a program of the unit, with descriptors, look-up tables and packet layout.
 
-A layer of n inputs and m outputs is a matrix of (n + 1) rows and m columns; the last row is the bias, driven at full scale.
+A layer of n inputs and m outputs is a matrix of (n + 1) rows and m columns; the last row is the bias, its input is 1.
 Vectors are raw 16 bit elements; ``ONE`` raw is the full scale of a line. Values, for line code c of line_max steps:
 
     x = c / line_max * x_full            x_full: 1, or the largest output of the activation before it
@@ -283,7 +283,8 @@ class Compiler:
         for layer in range(1, self.n_layers):
             count = self.layers[layer] + 1
             self._vector(VectorOp.MUL, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE, imm=0)
-            self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE, imm=ONE)
+            self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE,
+                         imm=round(ONE / self.activation.full))
         self._clear_more()
         self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT, imm=0)
         for matrix in range(self.n_layers if self.program.accumulates else 0):

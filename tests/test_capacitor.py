@@ -123,8 +123,8 @@ def weights_as_defined(params, tc, state, tile):
 def test_weights_in_both_polarities():
     tc, state, generators = make()
     rng = np.random.default_rng(2)
-    analog.fire(tc, state, generators.program, 0, *(rng.integers(0, 2**32, n, dtype=np.uint32) for n in (UNIT.n_rows, UNIT.n_cols)),
-                np.zeros(UNIT.n_cols, np.uint32), 0, 0)
+    rows, ups = (rng.integers(0, 2**32, n, dtype=np.uint32) for n in (UNIT.n_rows, UNIT.n_cols))
+    analog.fire(tc, state, generators.program, 0, rows, ups, np.zeros(UNIT.n_cols, np.uint32), 0, 0)
     analog.decay(tc, state, 0, 7)
     pair, part = weights_as_defined(PARAMS, tc, state, 0)
     np.testing.assert_allclose(state.g[0, Half.DIFFERENCE] * LSB_US, pair + part, atol=4 * LSB_US)

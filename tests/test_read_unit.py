@@ -157,8 +157,8 @@ def run_twin(u, commands, vec, tile):
         elif c.op == LinesOp.FIRE:
             twin.patterns(u.constants, c, lines, trains, register.copy(), *patterns)
             windows.append((c.tile, int(step_shift[0]), *(tuple(pattern.tolist()) for pattern in patterns)))
-            times.append(twin.fire(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, trains, step_shift, register,
-                                   counters, 0))
+            times.append(twin.fire(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, trains, step_shift,
+                                   register, counters, 0))
         elif c.op == LinesOp.SEED:
             register[0] = c.seed
             times.append(1)
@@ -233,8 +233,8 @@ def run_rtl(u, commands, vec, tile, idle="none", stall="none", busy="none", gate
                 assert drive == 0
             if ended := firing and not ctx.get(dut.fire):
                 assert steps == u.slots
-                windows.append((ctx.get(dut.tile), ctx.get(dut.step_shift), *(tuple(slots[side][:size].tolist()) for side, size in enumerate(
-                    (u.n_rows, u.n_cols, u.n_cols)))))
+                windows.append((ctx.get(dut.tile), ctx.get(dut.step_shift), *(
+                    tuple(slots[side][:size].tolist()) for side, size in enumerate((u.n_rows, u.n_cols, u.n_cols)))))
             if trimming and not ctx.get(dut.trim):
                 analog.trim(tile.constants, tile.state, tile.program_rngs, ctx.get(dut.tile), ctx.get(dut.transpose),
                             ctx.get(dut.trim_line), charge, ctx.get(dut.trim_kind), steps, ctx.get(dut.down), 0)
@@ -319,7 +319,7 @@ def test_model_drive_is_the_definition():
         v, shift = source.choice((-32768, 32767, source.randint(-32768, 32767))), source.randrange(20)
         vec, lines = np.full(u.vector_width, v, np.int32), np.full(u.n_lines, 9, np.int32)
         twin.drive(u.constants, command(LinesOp.DRIVE, first=4, count=1, shift=shift), vec, np.array(EXPONENTS),
-                   np.ones(1, np.int64), lines, np.zeros(N_EVENTS, np.int64))
+                   np.ones(1, np.int64), lines, np.zeros(1, np.int64), np.zeros(N_EVENTS, np.int64))
         want = [0] * u.n_lines
         want[4] = int(np.sign(v)) * min(abs(v) // 2 ** shift, u.line_max)
         assert lines.tolist() == want
