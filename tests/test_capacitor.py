@@ -1,4 +1,6 @@
-"""Capacitor cells: curve, steps and decay against the formulas in real numbers; a tile's fire and trim; the polarity test."""
+"""Capacitor cells: curve, steps and decay against the formulas in real numbers; trains; a tile's fire and trim; the polarity
+test; PCM pairs without capacitors.
+"""
 import dataclasses
 import itertools
 
@@ -8,6 +10,7 @@ import pytest
 from model.analog import capacitor
 from model.analog import tile as analog
 from model.capacitor_program import CapacitorCompiler
+from model.digital import read_unit, shift_register
 from model.isa import Half, Opcode, Sequence, Trim, decode, encode
 from model.machine import ModelBackend
 from model.params import CAPACITOR, SMALL, CapacitorParams, Params, TileParams
@@ -86,6 +89,25 @@ def test_cells_are_drawn_as_stated():
         assert array.mean() == pytest.approx(mean, abs=5 * sigma / np.sqrt(n) + 0.5)
         assert array.std() == pytest.approx(sigma, rel=5 / np.sqrt(2 * n) + 1 / sigma)
     assert np.corrcoef(cells.up.ravel(), cells.down.ravel())[0, 1] == pytest.approx(0, abs=5 / np.sqrt(n))
+
+
+@pytest.mark.parametrize(("x", "d"), [(127, 127), (64, 64), (127, 1), (1, 127), (90, 13), (3, 3)])
+def test_overlap_of_random_trains(x, d):
+    """x d / 2^14 of the slots in the mean, within 5 sigma; of any one train within (m + 3) / 2 slots, the bound of a (0, m, 2) net;
+    the deviation well below that of slots that are independent.
+    """
+    u, n = UNIT.constants, 4000
+    lines, trains = np.full(UNIT.n_lines, x, np.int32), np.full(UNIT.n_lines, d, np.int32)
+    register, command = np.full(1, shift_register.START), read_unit.lines_command(0, 0, 0, sequence=int(Sequence.RANDOM))
+    rows, ups, downs = (np.zeros(size, np.uint32) for size in (UNIT.n_rows, UNIT.n_cols, UNIT.n_cols))
+    overlaps = np.zeros(n)
+    for k in range(n):
+        read_unit.patterns(u, command, lines, trains, register, rows, ups, downs)
+        overlaps[k] = capacitor.popcount(rows[0] & ups[0])
+    expected = UNIT.slots * x * d / 2**14
+    assert abs(overlaps - expected).max() <= (UNIT.slot_bits + 3) / 2
+    assert overlaps.mean() == pytest.approx(expected, abs=5 * max(overlaps.std(), 0.05) / np.sqrt(n))
+    assert overlaps.std() < 0.6 * np.sqrt(expected * (1 - expected / UNIT.slots)) + 0.5
 
 
 @pytest.mark.parametrize("step_shift", [0, 3, 7])
@@ -280,3 +302,61 @@ def test_a_train_that_the_unit_did_not_send_is_found():
     analog.fire(backend.side.constants, backend.side.tiles, backend.side.generators.program, 0, np.zeros(UNIT.n_rows, np.uint32),
                 none, none, 0, 0)
     assert not backend.conservation()[0]
+
+
+PAIRS = dataclasses.replace(PARAMS, capacitor=dataclasses.replace(C, present=0))
+
+
+def test_a_step_of_a_pair_is_a_set_pulse():
+    """As many as the overlap, on G+ up and on G- down, whatever divides the steps; both polarities are G+ - G-."""
+    tc, state, generators = make(PAIRS)
+    rng = np.random.default_rng(3)
+    rows, ups, downs = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (UNIT.n_rows, UNIT.n_cols, UNIT.n_cols))
+    rows[::3], ups[::2], downs[1::2] = 0, 0, 0
+    analog.fire(tc, state, generators.program, 1, rows, ups, downs, 5, 9)
+    overlap = np.array([[bin(row & up).count("1") - bin(row & down).count("1") for up, down in zip(ups, downs, strict=True)]
+                        for row in rows])
+    assert (np.minimum(state.n_set[1, 0], 31) == np.maximum(overlap, 0)).all()
+    assert (np.minimum(state.n_set[1, 1], 31) == np.maximum(-overlap, 0)).all()
+    assert state.pulses[1].tolist() == [[overlap[overlap > 0].sum(), -overlap[overlap < 0].sum()], [0, 0]]
+    assert (state.tick[1, 0] == np.where(overlap > 0, 9, 0)).all()
+    assert not state.n_set[[0, 2]].any()
+    for half in (Half.DIFFERENCE, Half.INVERTED):
+        assert (state.g[1, half] == state.g[1, Half.POSITIVE] - state.g[1, Half.NEGATIVE]).all()
+    assert state.cells.v.size == 0
+
+
+def test_a_refresh_of_pairs():
+    """Without noise: pairs beyond HIGH whose weight is below LOW are written anew to within a code and a step of the ramp; others
+    stay. Those within a code of a limit may do either.
+    """
+    params = dataclasses.replace(PAIRS, tile=dataclasses.replace(PAIRS.tile, noise=False, weight_range_us=43.0),
+                                 capacitor=dataclasses.replace(PAIRS.capacitor, ramp_spread=0.0))
+    _, program = compiled(params)
+    backend = ModelBackend(params, 5)
+    backend.configure(program)
+    backend.execute("clear")
+    tiles, rng = backend.side.tiles, np.random.default_rng(4)
+    tiles.g_programmed[:] = rng.integers(round(0.1 / LSB_US), round(14 / LSB_US), tiles.g_programmed.shape)
+    for tile in range(UNIT.n_tiles):
+        analog.drift(backend.side.constants, tiles, tile, 0)
+    used = [(k, slice(0, LAYERS[k] + 1), slice(0, LAYERS[k + 1])) for k in range(2)]
+    g0 = [tiles.g_programmed[k, :, rows, cols] * LSB_US for k, rows, cols in used]
+    backend.execute(program.upkeep(1))
+    g1 = [tiles.g_programmed[k, :, rows, cols] * LSB_US for k, rows, cols in used]
+    code_us = params.tile.adc_range[3] * params.tile.g_max_us / params.unit.adc_max
+    ramp_us = 24.9 * (1 - (30 / 31) ** 1.2)                      # its longest step
+    rewritten = 0
+    for old, new in zip(g0, g1, strict=True):
+        high, weight, after = old.max(0), old[0] - old[1], new[0] - new[1]
+        must = (high > 8 + code_us) & (abs(weight) < 6 - code_us)
+        may = (high > 8 - code_us) & (abs(weight) < 6 + code_us)
+        changed = (old != new).any(0)
+        assert changed[must].all()
+        assert not changed[~may].any()
+        assert abs(after - weight)[changed].max() < code_us + ramp_us
+        assert (new.min(0)[changed] <= 0.11).all()
+        rewritten += changed.sum()
+    assert rewritten > 10
+    assert program.upkeep(1) == program.upkeep(2) == "transfer_0"
+    assert backend.conservation() == (True, sum((n + 1) * m for n, m in itertools.pairwise(LAYERS)))

@@ -11,20 +11,23 @@ from cosim.backend import RtlBackend
 from model.driver import UnitError
 from model.isa import Opcode, encode
 from model.machine import ModelBackend
-from model.params import CAPACITOR, SMALL, Params
+from model.params import CAPACITOR, SMALL, CapacitorParams, Params
 from model.program import Program, compile_network
 
 pytestmark = pytest.mark.cosim
 
 PARAMS = Params(unit=dataclasses.replace(SMALL.unit, capacitor=1, n_luts=8, program_words=1024, n_tiles=3, vector_words=256),
                 tile=CAPACITOR.tile)
+PAIRS = Params(unit=PARAMS.unit, tile=dataclasses.replace(CAPACITOR.tile, weight_range_us=43.0),
+               capacitor=CapacitorParams(present=0))
+"""PCM pairs alone, on the same build."""
 LAYERS = (20, 12, 8, 4)
 SIMULATED = {"host_wait"}
 """Counters that only a simulated host has."""
 
 
-def compiled(activation="relu", trains="random"):
-    return compile_network(LAYERS, PARAMS, "softmax-ce", 0.05, activation, scheme="capacitor", trains=trains)
+def compiled(activation="relu", trains="random", params=PARAMS):
+    return compile_network(LAYERS, params, "softmax-ce", 0.05, activation, scheme="capacitor", trains=trains)
 
 
 def packets(program, n=24):
@@ -53,8 +56,8 @@ def train(backend, program):
 def rtl():
     opened = []
 
-    def open_rtl(seed):
-        opened.append(RtlBackend(PARAMS, seed, fast=False))
+    def open_rtl(seed, params=PARAMS):
+        opened.append(RtlBackend(params, seed, fast=False))
         return opened[-1]
 
     yield open_rtl
@@ -66,6 +69,15 @@ def rtl():
 def test_rtl_equals_model(rtl, activation, trains, seed):
     program = compiled(activation, trains)
     assert train(rtl(seed), program) == train(ModelBackend(PARAMS, seed), program)
+
+
+def test_pairs_on_the_rtl(rtl):
+    """Without capacitors, on the same Verilog: steps are SET pulses, and transfers refresh pairs."""
+    program = compiled(params=PAIRS)
+    model = ModelBackend(PAIRS, 1)
+    assert train(rtl(1, PAIRS), program) == train(model, program)
+    pulses = model.side.tiles.pulses.sum(axis=0)
+    assert pulses.min() > 0
 
 
 def test_resumed_on_the_other_backend(rtl):
