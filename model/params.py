@@ -254,6 +254,9 @@ class CapacitorParams:
     """Voltage after a recharge [V]. Ambrogio 2018, Extended Data Fig. 9 [S]."""
     v_decay: float = 0.8
     """Voltage towards which the capacitor decays [V]. Same source [S]."""
+    v_symmetric: float = 0.55
+    """Voltage at which the steps up and down are equal [V]. Design choice: the mean of the voltages that the decay takes a cell
+    through in an interval of 8,000 images. At v_init, the random ups and downs of training would pull all weights to one side."""
     v_window: tuple[float, float] = (0.2, 1.1)
     """Lowest and highest voltage [V]. Design choice."""
     decay_s: float = 20e-3
@@ -266,13 +269,14 @@ class CapacitorParams:
     slope: tuple[float, float] = (60.0, 18.0)
     """k [uS/V], q [uS/V^2] of g = (k - q u) u, u = max(V - V_T, 0). Design choice: a mildly saturating transistor."""
     step_us: float = 0.05
-    """Mean change of g by one slot of overlap, at v_init [uS]. Design choice."""
+    """Mean change of g by one slot of overlap, at v_symmetric [uS]. Design choice."""
     step_shift: int = 7
     """The charge of a slot can be divided by up to 2^step_shift, for all cells of a train alike: 0 to 7 [bit]. Design choice."""
     step_spread: tuple[float, float] = (0.1, 0.1)
     """Device-to-device relative deviation of the step up (PMOS) and down (NMOS) [1]. Design choice [papers.md A4: unknown]."""
     step_slope: tuple[float, float] = (0.4, 0.4)
-    """The step up is 1 - a (V - v_init), the step down 1 + b (V - v_init) times its size at v_init: a, b [1/V]. Design choice."""
+    """The step up is 1 - a (V - v_symmetric), the step down 1 + b (V - v_symmetric) times its size there: a, b [1/V]. Design
+    choice."""
     read_sigma_us: float = 0.05
     """Read noise deviation of g - g_ref [uS]. Design choice."""
     ramp_us: tuple[float, float] = (0.1, 25.0)
@@ -308,9 +312,9 @@ class CapacitorParams:
 
     def __post_init__(self):
         for name, low, high in (
-            ("present", 0, 1), ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("decay_s", 1e-9, 1e6),
-            ("decay_tick_log2", 8, 40), ("step_us", 1e-4, 1.0), ("step_shift", 0, 7), ("read_sigma_us", 0.0, 10.0),
-            ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0), ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
+            ("present", 0, 1), ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("v_symmetric", 0.0, 2.0),
+            ("decay_s", 1e-9, 1e6), ("decay_tick_log2", 8, 40), ("step_us", 1e-4, 1.0), ("step_shift", 0, 7),
+            ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0), ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
         ):
             _check(self, name, low, high)
         for name, low, high in (

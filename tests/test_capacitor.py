@@ -49,7 +49,7 @@ def test_steps_are_those_of_the_formula():
     up, down = 1000, 900
     for v in (0.3, 0.5, 0.8):
         for n in (1, 5, 31, -1, -5, -31):
-            size = up * (1 - 0.4 * (v - 0.5)) if n > 0 else down * (1 + 0.4 * (v - 0.5))
+            size = up * (1 - 0.4 * (v - 0.55)) if n > 0 else down * (1 + 0.4 * (v - 0.55))
             after = capacitor.stepped(constants, round(v * ONE), up, down, n, 0)
             assert after - round(v * ONE) == pytest.approx(n * size, abs=abs(n) / 4 + 1)
     assert capacitor.stepped(constants, constants.v_high - 3, up, down, 31, 0) == constants.v_high
@@ -83,7 +83,7 @@ def test_cells_are_drawn_as_stated():
     params = dataclasses.replace(PARAMS, unit=dataclasses.replace(UNIT, n_rows=64, n_cols=64))
     cells = make(params)[1].cells
     n = 3 * 64 * 64
-    step = C.step_us / (60 - 2 * 18 * 0.2) * ONE
+    step = C.step_us / (60 - 2 * 18 * 0.25) * ONE
     for array, mean, sigma in ((cells.threshold, 0.3 * ONE, 0.01 * ONE), (cells.up, step, 0.1 * step),
                                (cells.down, step, 0.1 * step)):
         assert array.mean() == pytest.approx(mean, abs=5 * sigma / np.sqrt(n) + 0.5)
@@ -93,8 +93,8 @@ def test_cells_are_drawn_as_stated():
 
 @pytest.mark.parametrize(("x", "d"), [(127, 127), (64, 64), (127, 1), (1, 127), (90, 13), (3, 3)])
 def test_overlap_of_random_trains(x, d):
-    """x d / 2^14 of the slots in the mean, within 5 sigma; of any one train within (m + 3) / 2 slots, the bound of a (0, m, 2) net;
-    the deviation well below that of slots that are independent.
+    """x d / 2^14 of the slots in the mean, within 5 sigma; of any one train within (m + 3) / 2 slots, the bound of a (0, m, 2)
+    net; the deviation well below that of slots that are independent.
     """
     u, n = UNIT.constants, 4000
     lines, trains = np.full(UNIT.n_lines, x, np.int32), np.full(UNIT.n_lines, d, np.int32)
@@ -154,7 +154,7 @@ def test_weights_in_both_polarities():
 
 
 def test_trim_kinds():
-    params = still()
+    params = still(v_symmetric=0.5)
     tc, state, generators = make(params)
     codes = np.zeros(UNIT.n_lines, np.int32)
     codes[:4] = (20, -10, 0, 31)

@@ -3,8 +3,8 @@
 The lower-significance part of a weight is g - g_ref. V is the voltage of a cell's capacitor, V_T, up and down are its own:
 
     g       = (k - q u) u,   u = max(V - V_T, 0)
-    n up    V <- clip(V + n 2^-f up (1 - a (V - V_init)))       n: slots in which row and column overlap, taken as one step
-    n down  V <- clip(V - n 2^-f down (1 + b (V - V_init)))     f: step shift of the train, one for all cells
+    n up    V <- clip(V + n 2^-f up (1 - a (V - V_sym)))        n: slots in which row and column overlap, taken as one step
+    n down  V <- clip(V - n 2^-f down (1 + b (V - V_sym)))      f: step shift of the train, one for all cells
     decay   V <- V_decay - (V_decay - V) exp(-t / tau)
     recharge V <- V_init
 
@@ -43,6 +43,7 @@ class CapacitorConstants(NamedTuple):
     v_low: int
     v_high: int
     v_decay: int
+    v_symmetric: int
     """[2^-24 V]"""
     k: int
     """[LSB/V]"""
@@ -67,9 +68,9 @@ class Cells(NamedTuple):
     threshold_reference: np.ndarray
     """(tiles, cols) [2^-24 V]"""
     up: np.ndarray
-    """Step up at V_init [2^-24 V]"""
+    """Step up at V_sym [2^-24 V]"""
     down: np.ndarray
-    """Step down at V_init [2^-24 V]"""
+    """Step down at V_sym [2^-24 V]"""
 
 
 def capacitor_constants(params: Params) -> CapacitorConstants:
@@ -79,7 +80,8 @@ def capacitor_constants(params: Params) -> CapacitorConstants:
     tick_s = params.tile.cycle_s * 2.0 ** p.decay_tick_log2
     return CapacitorConstants(
         v_init=round(p.v_init * one), v_low=round(p.v_window[0] * one), v_high=round(p.v_window[1] * one),
-        v_decay=round(p.v_decay * one), k=round(p.slope[0] / lsb_us), q=round(p.slope[1] / lsb_us),
+        v_decay=round(p.v_decay * one), v_symmetric=round(p.v_symmetric * one),
+        k=round(p.slope[0] / lsb_us), q=round(p.slope[1] / lsb_us),
         up_slope=round(p.step_slope[0] * (1 << SLOPE_BITS)), down_slope=round(p.step_slope[1] * (1 << SLOPE_BITS)),
         decay=np.array([round(math.exp(-n * tick_s / p.decay_s) * (1 << DECAY_BITS)) for n in range(1 << 10)], np.int64))
 
@@ -99,7 +101,7 @@ def new_cells(params: Params) -> Cells:
 def vary(params: Params, cells: Cells, tile: int, rng: np.random.Generator) -> None:
     """Draw V_T and steps of a tile's cells: normals for V_T (rows, cols), the references' V_T (cols), steps up, steps down."""
     p, one = params.capacitor, 1 << V_BITS
-    step = p.step_us / max(p.slope[0] - 2 * p.slope[1] * (p.v_init - p.threshold[0]), 1e-6) * one
+    step = p.step_us / max(p.slope[0] - 2 * p.slope[1] * (p.v_symmetric - p.threshold[0]), 1e-6) * one
     for array in (cells.threshold[tile], cells.threshold_reference[tile]):
         array[:] = normals(rng, array.shape, p.threshold[0] * one, p.threshold[1] * one)
     for array, spread in ((cells.up[tile], p.step_spread[0]), (cells.down[tile], p.step_spread[1])):
@@ -116,7 +118,7 @@ def conductance(c, v, threshold):
 @njit(cache=True)
 def stepped(c, v, up, down, n, step_shift):
     """Voltage after ``n`` steps up (n > 0) or down (n < 0), each 2^-step_shift of a full one."""
-    above = np.int64(v) - c.v_init
+    above = np.int64(v) - c.v_symmetric
     if n > 0:
         size = np.int64(up) * ((1 << SLOPE_BITS) - (c.up_slope * above >> V_BITS))
     else:
