@@ -314,7 +314,8 @@ class CapacitorParams:
         for name, low, high in (
             ("present", 0, 1), ("gain", 0.25, 16.0), ("v_init", 0.0, 2.0), ("v_decay", 0.0, 2.0), ("v_symmetric", 0.0, 2.0),
             ("decay_s", 1e-9, 1e6), ("decay_tick_log2", 8, 40), ("step_us", 1e-4, 1.0), ("step_shift", 0, 7),
-            ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0), ("ramp_spread", 0.0, 0.5), ("ramp_limit_us", 1.0, 100.0),
+            ("read_sigma_us", 0.0, 10.0), ("ramp_steps", 2, 127), ("ramp_power", 0.1, 10.0), ("ramp_spread", 0.0, 0.5),
+            ("ramp_limit_us", 1.0, 100.0),
         ):
             _check(self, name, low, high)
         for name, low, high in (
