@@ -24,10 +24,8 @@ from model.params import Params
 
 __all__ = ["DATASETS", "EPOCHS", "PICTURE", "RESULTS", "SETTINGS", "TABLE", "CapacitorSetting", "draw", "main", "markdown"]
 
-EPOCHS, RATE, DECAY = 5, 0.02, 0.55
+EPOCHS, RATE, DECAY = 5, 0.01, 0.55
 """Schedule of the short runs: epochs [1], learning rate of the first one [1], factor after each [1]."""
-FLOAT_RATE = 0.01
-"""Learning rate of the float reference [1]: it has no rates by layer."""
 LONG = {"epochs": 20, "rate_decay": 0.88}
 """Schedule of the long runs, seed 1: that of the kept run on the RTL."""
 FLOAT_LONG = {"epochs": 20, "rate_decay": 0.9}
@@ -69,13 +67,13 @@ def _settings(dataset, prefix):
         return CapacitorSetting(name=prefix + name, change=change, dataset=dataset, **changes)
 
     return (
-        row("float", "float32 weights, no devices; rate 0.01 in every layer", is_float=True, fields={"rate": FLOAT_RATE}),
+        row("float", "float32 weights, no devices", is_float=True),
         row("alike", "no variability: all transistors alike, inversion", capacitor=_ALIKE),
         row("inversion", "the default: variability, inversion"),
         row("no-inversion", "variability, no inversion", fields={"inversion": False}),
         row("alike-no-inversion", "no variability, no inversion", capacitor=_ALIKE, fields={"inversion": False}),
         row("float-long", "float, 20 epochs, rate times 0.9 an epoch", is_float=True, seeds=SEEDS[:1],
-            fields={"rate": FLOAT_RATE, **FLOAT_LONG}),
+            fields=FLOAT_LONG),
         row("inversion-long", "the default, 20 epochs, rate times 0.88 an epoch", seeds=SEEDS[:1], fields=LONG),
     )
 

@@ -51,8 +51,6 @@ AGAIN = 1
 """Rounds of reading and writing the PCM pairs again [1]. Design choice."""
 TOLERANCE_US = 1.5
 """Error of a weight up to which its pair is left as it is [uS]. Design choice."""
-LAYER_RATE = 0.5
-"""Learning rate of a layer over that of the layer below [1]: inputs grow from layer to layer. Design choice."""
 RECHARGE_STEPS = 4
 """Window of RECHARGE [cycles]. Design choice."""
 
@@ -106,7 +104,7 @@ class CapacitorCompiler(Compiler):
         step_us = self.params.capacitor.step_us if present else tile.step_us
         slot_weight = step_us / tile.weight_range_us * self._scale(layer)
         full = (u.line_max + 1) ** 2 / u.line_max                 # codes of both sides count in 1 / 2^line_bits
-        factor = self.rate * LAYER_RATE ** (layer - 1) * unit * self._x_full(layer) * full / (u.slots * slot_weight)
+        factor = self.rate * unit * self._x_full(layer) * full / (u.slots * slot_weight)
         mantissa, exponent = math.frexp(factor)
         mantissa, exponent = round(mantissa * u.line_max), exponent - u.line_bits
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)

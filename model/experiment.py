@@ -49,7 +49,7 @@ class Scheme:
 
 SCHEMES = {
     "mixed": Scheme(params=MNIST, auto="mnist", activation="sigmoid", rate_factor=1.0, rate_decay=0.9, output_scale=2.0),
-    "capacitor": Scheme(params=CAPACITOR, auto="mnist-22x24", activation="relu", rate_factor=2 / 7, rate_decay=0.88,
+    "capacitor": Scheme(params=CAPACITOR, auto="mnist-22x24", activation="relu", rate_factor=1 / 7, rate_decay=0.88,
                         output_scale=4.0),
 }
 """Mixed precision (Nandakumar 2020), and capacitors with transfer to PCM pairs (Ambrogio 2018)."""

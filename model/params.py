@@ -268,7 +268,7 @@ class CapacitorParams:
     """V_T of the read transistor: mean and device-to-device deviation [V]. Design choice: papers.md A4 has no sigma."""
     slope: tuple[float, float] = (60.0, 18.0)
     """k [uS/V], q [uS/V^2] of g = (k - q u) u, u = max(V - V_T, 0). Design choice: a mildly saturating transistor."""
-    step_us: float = 0.05
+    step_us: float = 0.1
     """Mean change of g by one slot of overlap, at v_symmetric [uS]. Design choice."""
     step_shift: int = 7
     """The charge of a slot can be divided by up to 2^step_shift, for all cells of a train alike: 0 to 7 [bit]. Design choice."""
@@ -414,5 +414,5 @@ SMALL = Params(unit=UnitParams(
 
 CAPACITOR = Params(
     unit=UnitParams(capacitor=1, lanes=32, n_luts=8, program_words=1024, vector_words=512),
-    tile=TileParams(g_max_us=25.0, weight_range_us=128.0, adc_range=(4.0, 8.0, 1.0, 2.64)))
+    tile=TileParams(g_max_us=25.0, weight_range_us=128.0, adc_range=(4.0, 2.0, 1.0, 2.64)))
 """The capacitor scheme for 528-250-125-10. 128 uS for a weight of 1: so a write error of the devices is small beside a weight."""
