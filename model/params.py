@@ -254,7 +254,7 @@ class CapacitorParams:
     """Voltage after a recharge [V]. Ambrogio 2018, Extended Data Fig. 9 [S]."""
     v_decay: float = 0.8
     """Voltage towards which the capacitor decays [V]. Same source [S]."""
-    v_symmetric: float = 0.55
+    v_symmetric: float = 0.555
     """Voltage at which the steps up and down are equal [V]. Design choice: the mean of the voltages that the decay takes a cell
     through in an interval of 8,000 images. At v_init, the random ups and downs of training would pull all weights to one side."""
     v_window: tuple[float, float] = (0.2, 1.1)

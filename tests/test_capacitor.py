@@ -49,7 +49,7 @@ def test_steps_are_those_of_the_formula():
     up, down = 1000, 900
     for v in (0.3, 0.5, 0.8):
         for n in (1, 5, 31, -1, -5, -31):
-            size = up * (1 - 0.4 * (v - 0.55)) if n > 0 else down * (1 + 0.4 * (v - 0.55))
+            size = up * (1 - 0.4 * (v - 0.555)) if n > 0 else down * (1 + 0.4 * (v - 0.555))
             after = capacitor.stepped(constants, round(v * ONE), up, down, n, 0)
             assert after - round(v * ONE) == pytest.approx(n * size, abs=abs(n) / 4 + 1)
     assert capacitor.stepped(constants, constants.v_high - 3, up, down, 31, 0) == constants.v_high
@@ -83,7 +83,7 @@ def test_cells_are_drawn_as_stated():
     params = dataclasses.replace(PARAMS, unit=dataclasses.replace(UNIT, n_rows=64, n_cols=64))
     cells = make(params)[1].cells
     n = 3 * 64 * 64
-    step = C.step_us / (60 - 2 * 18 * 0.25) * ONE
+    step = C.step_us / (60 - 2 * 18 * 0.255) * ONE
     for array, mean, sigma in ((cells.threshold, 0.3 * ONE, 0.01 * ONE), (cells.up, step, 0.1 * step),
                                (cells.down, step, 0.1 * step)):
         assert array.mean() == pytest.approx(mean, abs=5 * sigma / np.sqrt(n) + 0.5)
