@@ -58,6 +58,10 @@ RECHARGE_STEPS = 4
 class CapacitorCompiler(Compiler):
     """See the module; ``sequence``: of the trains; ``inversion``: False keeps polarity 0, as cells without a capacitor do."""
 
+    first_exponent = -8
+    """Brings the shifts of trains, 15 to 27 bits for 528-250-125-10 at rate 0.01, into the middle of a shift's range. Design
+    choice."""
+
     def __init__(self, layers, params, loss, rate, activation, output_scale, sequence: Sequence, inversion: bool):
         self.sequence, self.inversion = sequence, inversion and params.capacitor.present
         self.longest = max(layers[:-1]) + 1
@@ -109,8 +113,8 @@ class CapacitorCompiler(Compiler):
         mantissa, exponent = round(mantissa * u.line_max), exponent - u.line_bits
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
-        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], shift=-exponent, trains=1,
-                   scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM),
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer],
+                   shift=self.first_exponent - exponent, trains=1, scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM),
                    fine=fine if present else 0)
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:

@@ -32,7 +32,7 @@ SLOPE_ONE = 32767
 """Raw value of the largest derivative."""
 
 ZERO_EXPONENT = 7
-"""Exponent register that stays 0."""
+"""Exponent register that every chain of exponents starts from; it stays ``Compiler.first_exponent``."""
 
 BACK_SHIFT = 1
 """Bits of a delta code that a transpose read leaves out; its window is 2^BACK_SHIFT times shorter than a forward read's.
@@ -146,6 +146,9 @@ def compile_network(layers, params: Params, loss: str = "mse", rate: float = 0.4
 
 class Compiler:
     """Lays out tiles, chi and vector memory, then writes the entries one after the other."""
+
+    first_exponent = 0
+    """Exponent of the output error before it is scaled [1]."""
 
     def __init__(self, layers, params, loss, rate, activation, output_scale):
         self.params, self.u, self.layers = params, params.unit, layers
@@ -286,7 +289,8 @@ class Compiler:
             self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE,
                          imm=round(ONE / self.activation.full))
         self._clear_more()
-        self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT, imm=0)
+        self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT,
+                     imm=self.first_exponent)
         for matrix in range(self.n_layers if self.program.accumulates else 0):
             self._emit(Opcode.CLEAR, matrix=matrix)
         self._emit(Opcode.HALT)
