@@ -102,10 +102,9 @@ class CapacitorCompiler(Compiler):
 
     def _update(self, layer, buffer, unit):
         """DRIVE rows by x, columns by rate delta; FIRE."""
-        u, tile = self.u, self.params.tile
+        u, c, tile = self.u, self.params.capacitor, self.params.tile
         source, shift = self._source(layer, buffer)
-        present, fine = self.params.capacitor.present, self.params.capacitor.step_shift
-        step_us = self.params.capacitor.step_us if present else tile.step_us
+        step_us, fine = (c.step_us, c.step_shift) if c.present else (tile.step_us, 0)
         slot_weight = step_us / tile.weight_range_us * self._scale(layer)
         full = (u.line_max + 1) ** 2 / u.line_max                 # codes of both sides count in 1 / 2^line_bits
         factor = self.rate * unit * self._x_full(layer) * full / (u.slots * slot_weight)
@@ -113,9 +112,9 @@ class CapacitorCompiler(Compiler):
         mantissa, exponent = round(mantissa * u.line_max), exponent - u.line_bits
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
-        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer],
-                   shift=self.first_exponent - exponent, trains=1, scaled=1, e=layer % ZERO_EXPONENT, dither=int(self.sequence == Sequence.RANDOM),
-                   fine=fine if present else 0)
+        self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], trains=1, scaled=1,
+                   shift=self.first_exponent - exponent, e=layer % ZERO_EXPONENT, fine=fine,
+                   dither=int(self.sequence == Sequence.RANDOM))
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:
             self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence), rows=1)
