@@ -113,7 +113,7 @@ class Experiment:
     inversion: bool = True
     """Whether a transfer inverts the polarity of the capacitors' part."""
     trains: str = "random"
-    """One of TRAINS. Design choice: the deterministic trains lose small products."""
+    """One of TRAINS. Design choice: the deterministic trains lose small products. See cosim/results/capacitor_exploration.md."""
     params: Params = field(default_factory=Params)
     """Build of the unit, and the analogue side."""
 
