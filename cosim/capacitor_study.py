@@ -91,8 +91,9 @@ _HEAD = """# Capacitors and PCM pairs: 528-250-125-10, 22 x 24 pixels
 
 60,000 images an epoch, {epochs} epochs, a transfer every 8,000 images, rate {rate:g} (pairs alone {pairs_rate:g}) times
 {decay:g} after each epoch, one image per update, all noise on, model backend (same results as the RTL), 10,000 test images
-through the same noisy reads. Written by `python -m cosim.capacitor_study table`; runs and parameters are in `capacitor/`. Accuracies in
-%, gaps in points, seed by seed against the float reference of the same images, order and epochs: mean (least to largest)."""
+through the same noisy reads. Written by `python -m cosim.capacitor_study table`; runs and parameters are in `capacitor/`.
+Accuracies in %, gaps in points, seed by seed against the float reference of the same images, order and epochs: mean (least to
+largest)."""
 
 _COLUMNS = """
 ## {title}

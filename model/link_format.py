@@ -15,7 +15,7 @@ FLAG, ESCAPE, FLIP = 0x7E, 0x7D, 0x20
 """Ends a frame; the next byte is XORed with FLIP. RFC 1662, section 4."""
 CRC_POLYNOMIAL, CRC_RESIDUE = 0xEDB88320, 0xDEBB20E3
 """CRC-32 of RFC 1662, section C.3, bits reversed; the register after a frame and its CRC."""
-VERSION = 1
+VERSION = 2
 """Of this format; a board answers CONNECT with it."""
 
 
