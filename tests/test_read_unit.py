@@ -325,6 +325,17 @@ def test_model_drive_is_the_definition():
         assert lines.tolist() == want
 
 
+def test_model_drive_divides_the_steps():
+    """Of a train's shift, what exceeds line_bits divides the steps, as far as it may; code x step is v 2^-shift, cut once."""
+    u = dataclasses.replace(UNITS["cols"], capacitor=1, slot_bits=2)
+    for v, shift, fine in itertools.product((-32768, 1000, 32767), range(32), range(8)):
+        vec, lines, step_shift = np.full(u.vector_width, v, np.int32), np.zeros(u.n_lines, np.int32), np.full(1, 5)
+        twin.drive(u.constants, command(LinesOp.DRIVE, count=1, shift=shift, trains=1, fine=fine), vec, np.array(EXPONENTS),
+                   np.ones(1, np.int64), lines, step_shift, np.zeros(N_EVENTS, np.int64))
+        assert step_shift[0] == min(max(shift - u.line_bits, 0), fine)
+        assert abs(lines[0]) == min(abs(v) >> shift - step_shift[0], u.line_max)
+
+
 class WindowSpec(Elaboratable):
     """Any writes between windows: a line's pulse is as long as its code and begins with the window, which is ``steps`` long."""
 
@@ -375,6 +386,7 @@ class WindowSpec(Elaboratable):
 class TrainSpec(Elaboratable):
     """Any writes between windows: in slot k a line is high just when its code is above the slot's threshold, and of rows when its
     sign is the one asked for. So the pulses of a code in a train of spread slots are those that the code says: round(code / 2).
+    A random train's thresholds are the spread ones XOR what ``random`` was at its start.
     """
 
     def __init__(self, u, side):
@@ -397,15 +409,15 @@ class TrainSpec(Elaboratable):
         with m.Elif(dut.i.en & (dut.i.addr == 0)):
             m.d.sync += [code.eq(dut.i.magnitude[1]), sign.eq(dut.i.polarity[1])]
         with m.If(dut.i.start):
-            m.d.sync += [sequence.eq(dut.i.sequence), negative.eq(dut.i.negative), pulses.eq(0)]
-        m.d.sync += [slot.eq(Mux(dut.integrate, slot + 1, 0)), random.eq(dut.random)]    # of the cycle before
+            m.d.sync += [sequence.eq(dut.i.sequence), negative.eq(dut.i.negative), pulses.eq(0), random.eq(dut.random)]
+        m.d.sync += slot.eq(Mux(dut.integrate, slot + 1, 0))
         drive = dut.drive[1]
         spread = Mux(self.side, Array((1, 5, 3, 7))[slot[:2]], Array((1, 3, 5, 7))[slot[:2]])
         chosen = Const(1) if self.side else sign == negative
         with m.If(drive):
             m.d.sync += pulses.eq(pulses + 1)
         m.d.comb += [
-            Assert(drive == (dut.integrate & (code > Mux(sequence, random, spread)) & chosen)),
+            Assert(drive == (dut.integrate & (code > (spread ^ Mux(sequence, random, 0))) & chosen)),
             Assert(dut.integrate | (dut.drive == 0)), Assert(~dut.integrate | (dut.step == slot + 1)),
             Assert(dut.integrate | (dut.step == 0)), Assert(~dut.integrate | (slot < u.slots)), Assert(dut.steps[:2] == 0),
             Assert(~dut.integrate | (dut.steps == u.slots)), Assert(dut.polarity[1] == sign),
@@ -413,7 +425,8 @@ class TrainSpec(Elaboratable):
             Cover((slot == u.slots) & (pulses == 2) & (code == 4) & ~sequence), Cover(drive & sequence),
         ]
         held = dut.held
-        m.d.comb += Assert(~dut.integrate | (held.train & (held.sequence == sequence) & (held.negative == negative)))
+        m.d.comb += Assert(~dut.integrate | (held.train & (held.sequence == sequence) & (held.negative == negative)
+                                             & (held.random == random)))
         full = Signal()                                      # a whole train of spread slots has passed since the start
         m.d.sync += full.eq(dut.last & ~sequence)
         if self.side == 0:
