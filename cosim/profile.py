@@ -2,8 +2,8 @@
 
     python -m cosim.profile PERF_DATA
 
-A sample in the simulation is resolved by ``addr2line`` to its line of the generated C++, where the first signal named tells the
-block (-g1 is part of a fast build). Needs Linux, perf and binutils; how to record is in ``cosim/README.md``.
+A sample in a function that Verilator generated counts for the blocks whose signals the function names, in proportion to how
+often: a build has no line numbers, and most functions are of one block. Needs Linux and perf; how to record: ``cosim/README.md``.
 """
 import re
 import subprocess
@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-__all__ = ["group_of_library", "group_of_line", "main"]
+__all__ = ["group_of_library", "main", "shares_of_functions"]
 
 GROUPS = {
     "update unit, accumulator, pulse generator": ("update_unit", "pulse_gen"),
@@ -32,7 +32,11 @@ LIBRARIES = {
 """Group -> how the names of its files begin; everything else is OTHER."""
 OTHER = "C library, kernel"
 
-_SAMPLE = re.compile(r"\s*[0-9a-f]+ (\S+?)(?:\+0x([0-9a-f]+))? \((.*)\)")
+_SAMPLE = re.compile(r"\s*[0-9a-f]+ (.+) \((\S+)\)$")
+_FUNCTION = re.compile(r"(?m)^(?:[\w ]+ )?void (Vtop\w+)\([^;{]*\) \{\n((?:[^}\n].*\n|\n)*)\}")
+"""A generated function: name, body."""
+_EVALUATED = ("Vtop___024root___nba_", "Vtop___024root___eval_nba", "Vtop___024root___ico_", "Vtop___024root___act_")
+"""How the names of functions begin that evaluate the design."""
 _SIGNAL = re.compile(r"bench__DOT__core__DOT__(?:unit__DOT__(\w+?)(?:__DOT__|\b))?")
 
 
@@ -42,57 +46,47 @@ def group_of_library(path: str) -> str:
     return next((group for group, begins in LIBRARIES.items() if name.startswith(begins)), OTHER)
 
 
-def group_of_line(lines: list[str], number: int) -> str:
-    """Group of line ``number`` (from 1) of a generated file: the first signal in it, or in a line next to it, tells."""
-    for distance in (0, 1, -1, 2, -2, 3, -3):
-        at = number - 1 + distance
-        if 0 <= at < len(lines) and (found := _SIGNAL.search(lines[at])):
-            return next((group for group, modules in GROUPS.items() if found[1] in modules), BETWEEN)
-    return SCHEDULING
+def shares_of_functions(text: str) -> dict[str, dict[str, float]]:
+    """Generated function -> group -> share [1], by the signals named in it; of a C++ file."""
+    shares = {}
+    for function, body in _FUNCTION.findall(text):
+        named = Counter(next((group for group, modules in GROUPS.items() if module in modules), BETWEEN)
+                        for module in _SIGNAL.findall(body))
+        if function.startswith(_EVALUATED) and named:
+            shares[function] = {group: count / named.total() for group, count in named.items()}
+    return shares
 
 
-def _run(*command: str, text: str = "") -> list[str]:
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.splitlines()
-
-
-def _groups_in(program: str, places: list[tuple[str, int]]):
-    """Group of each (mangled symbol, offset) in the simulation."""
-    symbols = {parts[2]: int(parts[0], 16) for line in _run("nm", program) if len(parts := line.split()) == 3}
-    addresses = "\n".join(hex(symbols.get(symbol, 0) + offset) for symbol, offset in places)
-    files: dict[str, list[str]] = {}
-    chains: list[list[str]] = []
-    for line in _run("addr2line", "-i", "-a", "-e", program, text=addresses):
-        if line.startswith("0x"):
-            chains.append([])
-        else:
-            chains[-1].append(line.split(" ")[0])
-    for chain in chains:                                                      # innermost function first
-        generated = [place for place in chain if re.search(r"/Vtop\w*\.cpp:\d+$", place)]
-        if generated:
-            name, number = generated[-1].rsplit(":", 1)
-            if name not in files:
-                files[name] = Path(name).read_text(encoding="utf-8").splitlines()
-            yield group_of_line(files[name], int(number))
-        else:
-            yield "VPI" if any("verilated_vpi" in place for place in chain) else SCHEDULING
+def _group_inside(symbol: str, shares: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Groups of a sample in the simulation, by its function."""
+    name = symbol.removesuffix(".cold")
+    return shares.get(name, {"VPI" if "Vpi" in name or name.startswith("vpi_") else SCHEDULING: 1.0})
 
 
 def main(path: str) -> None:
     """Print the share of each group."""
     found: Counter[str] = Counter()
-    places: dict[str, list[tuple[str, int]]] = {}
-    for line in _run("perf", "script", "-i", path, "--no-demangle", "-F", "ip,sym,symoff,dso"):
-        if match := _SAMPLE.match(line):
-            symbol, offset, file = match.groups()
-            if file.endswith("/bench"):
-                places.setdefault(file, []).append((symbol, int(offset or "0", 16)))
-            else:
-                found[group_of_library(file)] += 1
-    for program, inside in places.items():
-        found.update(_groups_in(program, inside))
+    n_samples, shares = 0, {}
+    script = subprocess.run(["perf", "script", "-i", path, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True)
+    for symbol, file in filter(None, map(_sample, script.stdout.splitlines())):
+        n_samples += 1
+        if file.endswith("/bench"):
+            if file not in shares:
+                shares[file] = {function: share for source in Path(file).parent.glob("Vtop*.cpp")
+                                for function, share in shares_of_functions(source.read_text(encoding="utf-8")).items()}
+            for group, share in _group_inside(symbol, shares[file]).items():
+                found[group] += share
+        else:
+            found[group_of_library(file)] += 1
     for group, count in found.most_common():
-        print(f"{100 * count / found.total():5.1f} %  {group}")
-    print(f"{found.total()} samples")
+        print(f"{100 * count / n_samples:5.1f} %  {group}")
+    print(f"{n_samples} samples")
+
+
+def _sample(line):
+    """(symbol, file) of a line of ``perf script``, or None."""
+    match = _SAMPLE.match(line)
+    return match.groups() if match else None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ for every weight RECHARGEs == transfers and RESETs >= transfers, nothing of both
 as the unit counts. Source: design choice.
 """
 import numpy as np
-from numba import njit
 
+from model.compiled import borrowing, compiled
 from model.isa import Walk
 from model.params import UnitParams
 
@@ -22,7 +22,7 @@ SAMPLE = 4096
 """Weights of a matrix in the sample [1]."""
 
 
-@njit(cache=True)
+@compiled
 def record_update(sums, lines, walk_codes, lane_codes, scale, rate, outer_bits, outer_max, update_max):
     """Add one outer product to ``sums`` int64 (walk lines, lanes), for the lines listed in ``lines``.
 
@@ -44,7 +44,7 @@ def record_update(sums, lines, walk_codes, lane_codes, scale, rate, outer_bits, 
             sums[line, lane] += changes[row, lane]
 
 
-@njit(cache=True)
+@borrowing
 def _changes_of(x, lane_codes, scale, rate, outer_bits, outer_max, update_max, out):
     """The change of each weight of a line with code ``x``."""
     limit = update_max * (1 << outer_bits) // outer_max
@@ -61,7 +61,7 @@ def _changes_of(x, lane_codes, scale, rate, outer_bits, outer_max, update_max, o
         out[lane] = change if (d > 0) == (x > 0) else -change
 
 
-@njit(cache=True)
+@borrowing
 def count_pulse(net, walk, line, first, pos, neg):
     """Count one SET pulse of a threshold: ``net`` int32 (rows, cols) of a tile, +1 on G+, -1 on G-; lanes from ``first`` up."""
     for lane in range(pos.shape[0]):
@@ -73,7 +73,7 @@ def count_pulse(net, walk, line, first, pos, neg):
                 net[first + lane, line] += change
 
 
-@njit(cache=True)
+@borrowing
 def count_commanded(net, walk, line, first, counts, negative):
     """Count the pulses of one command: counts[lane] SET pulses, on G- where negative[lane]."""
     for lane in range(counts.shape[0]):

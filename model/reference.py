@@ -9,8 +9,8 @@ the pairs, from the generator
 ``numpy.random.default_rng([seed, INIT])``. Loops in numba without fastmath, sums in order of the index.
 """
 import numpy as np
-from numba import njit
 
+from model.compiled import compiled
 from model.datasets import Dataset
 from model.experiment import ACTIVATIONS, LOSSES, Experiment
 from model.trainer import sample_order
@@ -73,7 +73,7 @@ def _scaled(images):
     return images.astype(np.float32) / _f(255)
 
 
-@njit(cache=True)
+@compiled
 def _train(weights, images, labels, order, rate, loss, activation):
     hits = 0
     for index in order:
@@ -91,7 +91,7 @@ def _train(weights, images, labels, order, rate, loss, activation):
     return hits
 
 
-@njit(cache=True)
+@compiled
 def _test(weights, images, labels, activation):
     hits = 0
     for index in range(len(images)):
@@ -99,7 +99,7 @@ def _test(weights, images, labels, activation):
     return hits
 
 
-@njit(cache=True)
+@compiled
 def _forward(weights, image, activation):
     x, inputs = image, [image]
     z = _sums(weights[0], x)
@@ -110,7 +110,7 @@ def _forward(weights, image, activation):
     return inputs, z
 
 
-@njit(cache=True)
+@compiled
 def _sums(w, x):
     z = w[-1].copy()
     for i in range(len(x)):
@@ -120,7 +120,7 @@ def _sums(w, x):
     return z
 
 
-@njit(cache=True)
+@compiled
 def _errors(weights, inputs, z, label, loss, activation):
     last = len(weights) - 1
     y = _softmax(z) if loss == _SOFTMAX else _activate(z, _SIGMOID)
@@ -140,13 +140,13 @@ def _errors(weights, inputs, z, label, loss, activation):
     return deltas
 
 
-@njit(cache=True)
+@compiled
 def _softmax(z):
     e = np.exp(z - z.max())
     return e / e.sum()
 
 
-@njit(cache=True)
+@compiled
 def _activate(z, activation):
     if activation == _SIGMOID:
         return _f(1) / (_f(1) + np.exp(-z))
@@ -155,7 +155,7 @@ def _activate(z, activation):
     return np.minimum(np.maximum(z, _f(0)), _f(RELU_MAX))
 
 
-@njit(cache=True)
+@compiled
 def _slope(x, activation):
     """Derivative of an activation by its value."""
     if activation == _SIGMOID:

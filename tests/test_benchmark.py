@@ -134,11 +134,20 @@ def test_bad_input_in_one_line(capsys):
 
 
 def test_profile_groups():
-    lines = ["x = 1;", "", "", "", "", "vlSelfRef.bench__DOT__core__DOT__unit__DOT__update_unit__DOT__chi = 0;",
-             "if (vlSelfRef.bench__DOT__core__DOT__pulse_meter__DOT__x) {",
-             "vlSelfRef.bench__DOT__core__DOT__unit__DOT__refresh = 1;"]
-    groups = [profile.group_of_line(lines, number) for number in (1, 5, 6, 7, 8)]
-    update = "update unit, accumulator, pulse generator"
-    assert groups == [profile.SCHEDULING, update, update, profile.BETWEEN, "refresh"]
+    unit, update = "vlSelfRef.bench__DOT__core__DOT__unit__DOT__", "update unit, accumulator, pulse generator"
+    text = f"""VL_INLINE_OPT void Vtop___024root___nba_sequent__TOP__0(Vtop___024root* vlSelf) {{
+    // Body
+    if ({unit}update_unit__DOT__chi) {{
+        {unit}update_unit__DOT__a = {unit}refresh;
+    }}
+
+    vlSelfRef.bench__DOT__core__DOT__pulse_meter__DOT__x = 0U;
+}}
+void Vtop___024root___eval_triggers(Vtop___024root* vlSelf) {{
+    {unit}update_unit__DOT__chi = 0U;
+}}
+"""
+    assert profile.shares_of_functions(text) == {
+        "Vtop___024root___nba_sequent__TOP__0": {update: 0.5, "refresh": 0.25, profile.BETWEEN: 0.25}}
     assert profile.group_of_library("/usr/lib/libpython3.11.so.1.0") == "Python, cocotb, NumPy"
     assert profile.group_of_library("[kernel.kallsyms]") == profile.OTHER

@@ -67,7 +67,8 @@ def run_twin(u, commands, monkeypatch):
     monkeypatch.setattr(twin, "analog", recorder)
     times = [twin.fire.py_func(
         u.constants, None, None, "generators", counters, c.tile, c.walk, c.line, c.first, c.kind, c.refresh,
-        np.array(c.counts, np.int32), np.array(c.negative, np.uint8), 0) for c in commands]
+        np.array(c.counts, np.int32), np.array(c.negative, np.uint8), np.zeros((2, len(c.counts)), np.uint8), 0)
+        for c in commands]
     return recorder.pulses, times, [int(counters[INDEX[name]]) for name in EVENTS]
 
 

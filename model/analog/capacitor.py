@@ -20,9 +20,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from model.analog.pcm import normals
+from model.compiled import borrowing
 from model.params import Params
 
 __all__ = ["CapacitorConstants", "Cells", "capacitor_constants", "conductance", "decay", "new_cells", "popcount", "stepped",
@@ -108,14 +108,14 @@ def vary(params: Params, cells: Cells, tile: int, rng: np.random.Generator) -> N
         array[:] = np.maximum(normals(rng, array.shape, step, spread * step), 0)
 
 
-@njit(cache=True)
+@borrowing
 def conductance(c, v, threshold):
     """G [LSB] of a cell at ``v`` with V_T ``threshold`` [2^-24 V]."""
     u = max(np.int64(v) - threshold, 0)
     return (u * (c.k - (c.q * u >> V_BITS)) + (1 << V_BITS - 1)) >> V_BITS
 
 
-@njit(cache=True)
+@borrowing
 def stepped(c, v, up, down, n, step_shift):
     """Voltage after ``n`` steps up (n > 0) or down (n < 0), each 2^-step_shift of a full one."""
     above = np.int64(v) - c.v_symmetric
@@ -127,13 +127,13 @@ def stepped(c, v, up, down, n, step_shift):
     return min(max(np.int64(v) + change, c.v_low), c.v_high)
 
 
-@njit(cache=True)
+@borrowing
 def decayed(c, v, factor):
     """Voltage after a time with decay factor ``factor`` [2^-24]."""
     return c.v_decay - (((c.v_decay - np.int64(v)) * factor + (1 << DECAY_BITS - 1)) >> DECAY_BITS)
 
 
-@njit(cache=True)
+@borrowing
 def decay(c, cells, tile, n):
     """Let the cells of a tile decay for ``n`` decay ticks."""
     while n > 0:
@@ -146,7 +146,7 @@ def decay(c, cells, tile, n):
         n -= len(c.decay) - 1
 
 
-@njit(cache=True)
+@borrowing
 def popcount(bits):
     """Ones of a 32 bit pattern."""
     bits = bits - (bits >> np.uint32(1) & np.uint32(0x55555555))

@@ -12,8 +12,8 @@ No offset, gain error or nonlinearity of the converter is modelled. Source: desi
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from model.compiled import borrowing
 from model.params import Params
 
 __all__ = ["ConverterConstants", "convert", "converter_constants", "lsb_charge"]
@@ -41,7 +41,7 @@ def converter_constants(params: Params) -> ConverterConstants:
     return ConverterConstants(u.adc_max, np.array(lsb, np.int64), max(1, round(p.adc_range[SCAN_RANGE] * p.g_max_us / g_lsb_us)))
 
 
-@njit(cache=True)
+@borrowing
 def lsb_charge(converter, range_select, steps):
     """Charge of one code [conductance LSB x PWM step] in a range; ``steps`` (>= 1) matters for range 3 only."""
     if range_select == SCAN_RANGE:
@@ -49,7 +49,7 @@ def lsb_charge(converter, range_select, steps):
     return converter.lsb[range_select]
 
 
-@njit(cache=True)
+@borrowing
 def convert(adc_max, lsb, charge):
     """Code of ``charge`` at an LSB charge of ``lsb``, and whether it was clipped.
 

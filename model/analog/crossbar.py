@@ -10,14 +10,15 @@ w is the signed line code for a charge [conductance LSB x PWM step], its square 
 Wire resistance, sneak paths and line capacitance are not modelled. Source: design choice.
 """
 import numpy as np
-from numba import njit
+
+from model.compiled import borrowing, compiled
 
 __all__ = ["forward", "transpose"]
 
 INT32_MAX = (1 << 31) - 1
 
 
-@njit(cache=True)
+@compiled
 def forward(plane, weights, first, bound, out):
     """Add the sums of columns ``first`` ... to ``out`` (int64); ``weights`` int32, one per row. Zero weights cost nothing.
 
@@ -25,28 +26,35 @@ def forward(plane, weights, first, bound, out):
     variance 2^14 x 255^2. So the lines are summed in 32 bits, as many as cannot overflow; a vector unit does twice as many.
     """
     n, start = len(out), np.uint64(first)                # unsigned: such an index is vectorised, and a view is not needed
-    peak = 1
-    for w in weights:
-        peak = max(peak, abs(w))
-    block = INT32_MAX // (peak * bound)
-    left = block
-    partial = np.zeros(n, np.int32)
+    driven = np.empty(plane.shape[0] + 1, np.int64)
+    count, peak = 0, 1
     for i in range(plane.shape[0]):
-        w = np.int32(weights[i])
-        if w:
+        driven[count] = i
+        count += weights[i] != 0
+        peak = max(peak, abs(weights[i]))
+    block = INT32_MAX // (peak * bound)
+    partial = np.zeros(n, np.int32)
+    for begin in range(0, count, block):
+        k, end = begin, min(begin + block, count)
+        while k + 4 <= end:                              # four lines at once: a partial sum is loaded and stored once for them
+            a, b, c, d = driven[k], driven[k + 1], driven[k + 2], driven[k + 3]
+            wa, wb, wc, wd = np.int32(weights[a]), np.int32(weights[b]), np.int32(weights[c]), np.int32(weights[d])
+            for j in range(n):
+                at = start + np.uint64(j)
+                ab = np.int32(np.int32(wa * plane[a, at]) + np.int32(wb * plane[b, at]))
+                cd = np.int32(np.int32(wc * plane[c, at]) + np.int32(wd * plane[d, at]))
+                partial[j] = np.int32(partial[j] + np.int32(ab + cd))
+            k += 4
+        for i in driven[k:end]:
+            w = np.int32(weights[i])
             for j in range(n):
                 partial[j] = np.int32(partial[j] + np.int32(w * plane[i, start + np.uint64(j)]))
-            left -= 1
-            if left == 0:
-                left = block
-                for j in range(n):
-                    out[j] += partial[j]
-                    partial[j] = 0
-    for j in range(n):
-        out[j] += partial[j]
+        for j in range(n):
+            out[j] += partial[j]
+            partial[j] = 0
 
 
-@njit(cache=True)
+@borrowing
 def transpose(plane, weights, first, out):
     """Add the sums of rows ``first`` ... to ``out`` (int64); ``weights`` int32, one per column. Cost: the span of non-zeros."""
     low, high = 0, plane.shape[1]

@@ -23,8 +23,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from model.compiled import borrowing
 from model.params import CapacitorParams, TileParams
 
 __all__ = [
@@ -146,7 +146,7 @@ def _drift_table(p):
     return np.array(values, np.int64)
 
 
-@njit(cache=True)
+@borrowing
 def drift_index(age):
     """Entry of the drift table for an age up to 2^62 - 1 ticks: exact below 2^9, then 2^8 entries per octave; below 0 is 0."""
     age = max(np.int64(age), 0)
@@ -156,13 +156,13 @@ def drift_index(age):
     return (shift << OCTAVE_BITS) + (age >> shift)
 
 
-@njit(cache=True)
+@borrowing
 def drifted(device, g, age):
     """Conductance [LSB] of a device programmed to ``g`` [LSB], ``age`` ticks later."""
     return (np.int64(g) * device.drift[drift_index(age)] + (1 << (DRIFT_BITS - 1))) >> DRIFT_BITS
 
 
-@njit(cache=True)
+@borrowing
 def draw(rng):
     """One standard normal of ``rng``, rounded to an integer of 2^-20, ties up (the offset makes truncation a floor)."""
     return np.int64(rng.standard_normal() * _DRAW_SCALE + (_DRAW_OFFSET + 0.5)) - _DRAW_OFFSET
@@ -175,7 +175,7 @@ def normals(rng: np.random.Generator, shape: tuple[int, ...], mean: float, sigma
     return ((fixed_mean << DRAW_BITS) + fixed_sigma * z + (1 << _STEP_BITS - 1)) >> _STEP_BITS
 
 
-@njit(cache=True)
+@borrowing
 def set_moments(device, g, n):
     """Mean and deviation [2^-8 LSB] of the step of SET pulse number ``n`` (>= 1) since RESET, from ``g`` [LSB]."""
     mean = (device.set_mean_slope * np.int64(g) + device.set_mean[n]) >> _SLOPE_TO_MOMENT
@@ -183,7 +183,7 @@ def set_moments(device, g, n):
     return mean, max(sigma, 0)
 
 
-@njit(cache=True)
+@borrowing
 def set_level(device, g, n, spread, z):
     """Conductance [LSB] after SET pulse number ``n`` since RESET, from ``g``; ``spread`` [2^-12], ``z`` a draw [2^-20]."""
     mean, sigma = set_moments(device, g, n)
@@ -192,14 +192,14 @@ def set_level(device, g, n, spread, z):
     return min(max(np.int64(g) + step, device.g_min), device.g_max)
 
 
-@njit(cache=True)
+@borrowing
 def reset_level(device, z):
     """Conductance [LSB] after RESET, ``z`` a draw [2^-20]."""
     level = ((device.reset_mean << DRAW_BITS) + device.reset_sigma * z + (1 << (_STEP_BITS - 1))) >> _STEP_BITS
     return min(max(level, device.reset_floor), device.g_max)
 
 
-@njit(cache=True)
+@borrowing
 def ramp_level(device, n, spread, z, z_excess):
     """Conductance [LSB] after RESET and a ramp of ``n`` steps; ``spread`` [2^-12]; draws [2^-20].
 
@@ -214,7 +214,7 @@ def ramp_level(device, n, spread, z, z_excess):
     return min(max(level, device.g_min), device.g_max)
 
 
-@njit(cache=True)
+@borrowing
 def read_variance(device, g):
     """Variance [variance LSB] of one read of a device of conductance ``g`` [LSB]."""
     sigma = (device.read_slope * np.int64(g) + device.read_offset) >> _SLOPE_TO_MOMENT

@@ -23,9 +23,9 @@ Source: ``pcm`` and ``capacitor`` for the devices; design choice for the rest.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from model.analog import capacitor, converter, crossbar, pcm
+from model.compiled import borrowing, compiled
 from model.isa import Half, Kind, Trim, Walk
 from model.params import Params, TileParams
 
@@ -153,7 +153,7 @@ def new_tiles(params: Params, generators: tuple[np.random.Generator, ...]) -> tu
     return tc, state
 
 
-@njit(cache=True)
+@borrowing
 def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, first, count, out):
     """One read: converter codes of outputs ``first`` ... into ``out[:count]`` (int32); returns the number of clipped codes.
 
@@ -165,7 +165,7 @@ def read(tc, state, rng, tile, codes, transpose, half, range_select, steps, firs
     return read_one(tc, state, rng[tile], tile, codes, transpose, half, range_select, steps, first, count, out)
 
 
-@njit(cache=True)
+@compiled
 def read_one(tc, state, generator, tile, codes, transpose, half, range_select, steps, first, count, out):
     """``read`` with the tile's own generator."""
     n_driven = state.g.shape[3] if transpose else state.g.shape[2]
@@ -198,7 +198,7 @@ def read_one(tc, state, generator, tile, codes, transpose, half, range_select, s
     return clips
 
 
-@njit(cache=True)
+@borrowing
 def program(tc, state, rng, tile, walk, line, first, pos, neg, kind, tick):
     """One pulse of the tile port; returns the number of devices it reached.
 
@@ -209,7 +209,7 @@ def program(tc, state, rng, tile, walk, line, first, pos, neg, kind, tick):
     return program_one(tc, state, rng[tile], tile, walk, line, first, pos, neg, kind, tick)
 
 
-@njit(cache=True)
+@borrowing
 def program_one(tc, state, generator, tile, walk, line, first, pos, neg, kind, tick):
     """``program`` with the tile's own generator."""
     n_rows, n_cols = state.g.shape[2], state.g.shape[3]
@@ -230,7 +230,7 @@ def program_one(tc, state, generator, tile, walk, line, first, pos, neg, kind, t
     return n
 
 
-@njit(cache=True)
+@borrowing
 def _pulse(device, state, rng, tile, side, row, col, kind, tick):
     z = pcm.draw(rng) if device.noise else np.int64(0)
     if kind == _SET:
@@ -247,7 +247,7 @@ def _pulse(device, state, rng, tile, side, row, col, kind, tick):
     state.pulses[tile, kind, side] += 1
 
 
-@njit(cache=True)
+@borrowing
 def _derive(tc, state, tile, row, col):
     """Weight and variances of a cell, from its effective conductances and its capacitor."""
     device = tc.device
@@ -267,13 +267,13 @@ def _derive(tc, state, tile, row, col):
         _combine(tc, state, tile, row, col, _reference(tc, state, tile, col))
 
 
-@njit(cache=True)
+@borrowing
 def _reference(tc, state, tile, col):
     """g_ref of a column [LSB]."""
     return capacitor.conductance(tc.capacitor, state.cells.v_reference[tile, col], state.cells.threshold_reference[tile, col])
 
 
-@njit(cache=True)
+@borrowing
 def _combine(tc, state, tile, row, col, reference):
     """The weight in both polarities, from the cell's conductances."""
     pair = (tc.gain * (np.int64(state.g[tile, _POSITIVE, row, col]) - state.g[tile, _NEGATIVE, row, col])
@@ -283,14 +283,14 @@ def _combine(tc, state, tile, row, col, reference):
     state.g[tile, _INVERTED, row, col] = pair - part
 
 
-@njit(cache=True)
+@borrowing
 def _step(tc, cells, tile, row, col, n, step_shift):
     """``n`` steps of a cell's capacitor, down where n < 0, each 2^-step_shift of a full one."""
     cells.v[tile, row, col] = capacitor.stepped(
         tc.capacitor, cells.v[tile, row, col], cells.up[tile, row, col], cells.down[tile, row, col], n, step_shift)
 
 
-@njit(cache=True)
+@borrowing
 def _set_pulses(tc, state, generator, tile, row, col, n, tick):
     """``n`` steps of a pair without a capacitor: SET pulses on G+, or on G- where n < 0."""
     for _ in range(abs(n)):
@@ -298,7 +298,7 @@ def _set_pulses(tc, state, generator, tile, row, col, n, tick):
     _derive(tc, state, tile, row, col)
 
 
-@njit(cache=True)
+@compiled
 def fire(tc, state, rng, tile, rows, ups, downs, step_shift, tick):
     """A coincidence update: a cell takes a step up in every slot in which its row and its column's up line are high, and so down.
 
@@ -309,7 +309,7 @@ def fire(tc, state, rng, tile, rows, ups, downs, step_shift, tick):
     fire_one(tc, state, rng[tile], tile, rows, ups, downs, step_shift, tick)
 
 
-@njit(cache=True)
+@compiled
 def fire_one(tc, state, generator, tile, rows, ups, downs, step_shift, tick):
     """``fire`` with the tile's own generator."""
     state.arrived[tile, 0] += 1
@@ -328,7 +328,7 @@ def fire_one(tc, state, generator, tile, rows, ups, downs, step_shift, tick):
                 _combine(tc, state, tile, row, col, references[k])
 
 
-@njit(cache=True)
+@borrowing
 def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
     """One operation ``kind`` (isa.Trim) on the cells of column ``line`` (``transpose``) or row ``line``; draws: see the module.
 
@@ -339,7 +339,7 @@ def trim(tc, state, rng, tile, transpose, line, codes, kind, steps, down, tick):
     trim_one(tc, state, rng[tile], tile, transpose, line, codes, kind, steps, down, tick)
 
 
-@njit(cache=True)
+@borrowing
 def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, down, tick):
     """``trim`` with the tile's own generator."""
     state.arrived[tile, 1] += 1
@@ -374,7 +374,7 @@ def trim_one(tc, state, generator, tile, transpose, line, codes, kind, steps, do
         _derive(tc, state, tile, row, col)
 
 
-@njit(cache=True)
+@borrowing
 def _ramp(device, state, rng, tile, side, row, col, n, tick):
     """SET ramp of ``n`` steps of a device that was RESET before; two draws."""
     z, z_excess = np.int64(0), np.int64(0)
@@ -388,7 +388,7 @@ def _ramp(device, state, rng, tile, side, row, col, n, tick):
     state.pulses[tile, _SET, side] += 1
 
 
-@njit(cache=True)
+@compiled
 def decay(tc, state, tile, n):
     """Let the capacitors of a tile decay for ``n`` decay ticks (0: nothing)."""
     if n <= 0 or state.cells.v.shape[1] == 0:
@@ -402,7 +402,7 @@ def decay(tc, state, tile, n):
             _combine(tc, state, tile, row, col, references[col])
 
 
-@njit(cache=True)
+@borrowing
 def drift(tc, state, tile, tick):
     """Effective conductances of a tile at ``tick``. Programmed values stay: a call with an earlier tick undoes it."""
     for row in range(state.g.shape[2]):

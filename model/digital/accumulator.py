@@ -3,14 +3,15 @@
 U of a lane depends on T and its code alone, and an UPDATE has few different T: ``change`` makes a row of U once for each.
 """
 import numpy as np
-from numba import njit
+
+from model.compiled import borrowing
 
 __all__ = ["accumulate", "accumulate_threshold", "change"]
 
 _int32 = np.int32
 
 
-@njit(cache=True)
+@borrowing
 def change(u, t, codes, group, changes, row):
     """Write the U of a word into ``changes[row]`` (int32), in 32 bit throughout (T d4 < 2^31), so that the loop is vectorised.
 
@@ -24,7 +25,7 @@ def change(u, t, codes, group, changes, row):
         changes[row, k] = _int32(_int32(magnitude ^ sign) - sign)
 
 
-@njit(cache=True)
+@borrowing
 def accumulate_threshold(u, changes, row, chi, word, counts, negative):
     """Add the outer product of one line, take whole eps out of chi; returns 1 when any lane is due.
 
@@ -47,7 +48,7 @@ def accumulate_threshold(u, changes, row, chi, word, counts, negative):
     return 1
 
 
-@njit(cache=True)
+@borrowing
 def accumulate(u, changes, row, chi, word):
     """Add without threshold, clipped to +-chi_max; returns the number of clipped lanes."""
     limit, clips = _int32(u.chi_max), 0

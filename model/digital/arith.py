@@ -2,24 +2,24 @@
 
 Source: design choice (``model/isa.py``).
 """
-from numba import njit
+from model.compiled import borrowing
 
 __all__ = ["bit_length", "round_shift", "sat"]
 
 
-@njit(cache=True)
+@borrowing
 def round_shift(value, shift):
     """``(value + (1 << shift >> 1)) >> shift``: ``value / 2^shift`` to nearest, ties up; |value| < 2^62, shift 0..62."""
     return (value + ((1 << shift) >> 1)) >> shift
 
 
-@njit(cache=True)
+@borrowing
 def sat(value, low, high):
     """``value`` clipped to low..high."""
     return low if value < low else high if value > high else value
 
 
-@njit(cache=True)
+@borrowing
 def bit_length(value):
     """Bits of a value >= 0; 0 has none."""
     n = 0

@@ -4,8 +4,8 @@
 The input functions are compiled; those that pack and unpack at the host's side are numpy. A packet takes no unit time.
 """
 import numpy as np
-from numba import njit
 
+from model.compiled import borrowing, compiled
 from model.events import INDEX
 from model.params import UnitConstants
 
@@ -25,13 +25,13 @@ def pack(elements, wide: bool) -> np.ndarray:
     return elements.astype("<i2").view(np.uint8) if wide else elements.astype(np.uint8)
 
 
-@njit(cache=True)
+@borrowing
 def right_length(needed, length):
     """Whether a packet of ``length`` bytes is taken where ``needed`` bytes are expected: as many beats, enough bytes."""
     return needed <= length and (needed + 7) // 8 == (length + 7) // 8
 
 
-@njit(cache=True)
+@borrowing
 def accept(u, dst, count, wide, to_lut, lut, packet, vec, luts, counters):
     """Offer a packet to an armed ACCEPT; returns 1 when it is taken, 0 when it is refused and nothing changes.
 
@@ -63,7 +63,7 @@ def unpack_emit(packet) -> np.ndarray:
     return np.asarray(packet, np.uint8).view("<i2").astype(np.int16)
 
 
-@njit(cache=True)
+@borrowing
 def load_bytes(u, words):
     """Bytes of a packet of ``words`` chi words: each is padded to whole beats, but for the last."""
     padded = (u.lanes + BEAT_ELEMENTS - 1) // BEAT_ELEMENTS * BEAT_ELEMENTS
@@ -78,7 +78,7 @@ def dump_packet(u: UnitConstants, chi) -> np.ndarray:
     return padded.reshape(-1).view(np.uint8)[:load_bytes(u, len(chi))]
 
 
-@njit(cache=True)
+@borrowing
 def _unpack(lanes, packet, out):
     """Elements of the first ``len(out)`` chi words of a packet; out: int32 (words, at least lanes)."""
     padded = (lanes + BEAT_ELEMENTS - 1) // BEAT_ELEMENTS * BEAT_ELEMENTS
@@ -98,7 +98,7 @@ def unpack_dump(u: UnitConstants, packet) -> np.ndarray:
     return chi
 
 
-@njit(cache=True)
+@compiled
 def load(u, words, packet, chi, counters):
     """Offer a packet to an armed LOAD; chi: int32 (at least words, at least lanes). Returns 1, or 0 when it is refused."""
     if not right_length(load_bytes(u, words), len(packet)):

@@ -1,10 +1,10 @@
 """Operand codes of UPDATE: twin of ``hdl/operands.py``. Compiled, integers only."""
-from numba import njit
+from model.compiled import borrowing
 
 __all__ = ["code"]
 
 
-@njit(cache=True)
+@borrowing
 def code(u, value, shift):
     """Signed operand code of a vector element: min(|v| >> shift, line_max), its top outer_bits bits, rounded, with v's sign."""
     cut = u.line_bits - u.outer_bits

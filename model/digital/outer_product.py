@@ -1,10 +1,10 @@
 """Outer product: twin of ``hdl/outer_product.py``. Compiled, integers only; exact for any exponent."""
-from numba import njit
+from model.compiled import borrowing
 
 __all__ = ["multiplicand"]
 
 
-@njit(cache=True)
+@borrowing
 def multiplicand(u, code, rate, s):
     """T of a line [2^-outer_bits chi LSB] and 1 when it was clipped; ``code`` = x4 >= 0, s = E[e] + exponent."""
     product, k = code * rate, s + u.outer_bits

@@ -1,8 +1,7 @@
 """Twin of ``hdl.pulse_gen``: programs the tile once per pulse and counts devices; integers only, compiled."""
-import numpy as np
-from numba import njit
 
 from model.analog import tile as analog
+from model.compiled import borrowing
 from model.events import INDEX
 from model.isa import Kind
 
@@ -13,7 +12,7 @@ _SET_POS, _SET_NEG = INDEX["set_pos"], INDEX["set_neg"]
 _SET_REFRESH, _RESET_REFRESH = INDEX["set_refresh"], INDEX["reset_refresh"]
 
 
-@njit(cache=True)
+@borrowing
 def slot(u, kind):
     """Width and gap of one pulse [cycles]."""
     if kind == _RESET:
@@ -21,23 +20,25 @@ def slot(u, kind):
     return u.set_cycles + u.set_gap_cycles
 
 
-@njit(cache=True)
+@borrowing
 def cycles(u, kind, max_count):
     """From the accept of a train of ``max_count`` pulses to the next ``ready`` [cycles]; ``hold`` not counted."""
     return 1 + max(1, max_count * slot(u, kind))
 
 
-@njit(cache=True)
-def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line, first, kind, refresh, counts, negative, tick):
+@borrowing
+def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line, first, kind, refresh, counts, negative, sides,
+         tick):
     """Pulse k = 0 .. max(counts) - 1 programs all lanes with counts > k; returns ``cycles``.
 
-    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``.
+    ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,): as in ``hdl.ports.PulseCommand``. ``sides`` uint8 (2, lanes): written.
     ``rngs_program``: ``Generators.program``.
     """
-    pos = np.zeros(counts.shape[0], np.uint8)
-    neg = np.zeros(counts.shape[0], np.uint8)
-    pulse = 0
-    while True:
+    pos, neg = sides
+    most = 0
+    for count in counts:
+        most = max(most, count)
+    for pulse in range(most):
         n_pos, n_neg = 0, 0
         for lane in range(counts.shape[0]):
             fires = counts[lane] > pulse
@@ -45,8 +46,6 @@ def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line
             neg[lane] = fires and negative[lane] != 0
             n_pos += pos[lane]
             n_neg += neg[lane]
-        if n_pos + n_neg == 0:
-            return cycles(u, kind, pulse)
         if kind == _RESET:
             counters[_RESET_REFRESH] += n_pos + n_neg
         elif refresh:
@@ -55,4 +54,4 @@ def fire(u, tile_constants, tile_state, rngs_program, counters, tile, walk, line
             counters[_SET_POS] += n_pos
             counters[_SET_NEG] += n_neg
         analog.program(tile_constants, tile_state, rngs_program, tile, walk, line, first, pos, neg, kind, tick)
-        pulse += 1
+    return cycles(u, kind, most)

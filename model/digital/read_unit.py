@@ -4,10 +4,10 @@ State: ``lines`` int32 (n_lines,): the signed code of every line driver; ``train
 ``step_shift`` int64 (1,): of the train drivers; ``shift_register``: see ``model.digital.shift_register``.
 """
 import numpy as np
-from numba import njit
 
 from model.analog import tile as analog
 from model.commands import LinesCommand
+from model.compiled import borrowing, compiled
 from model.digital.shift_register import dither, leap
 from model.events import INDEX
 from model.isa import Half, Sequence, Trim
@@ -25,7 +25,7 @@ _LINE_CYCLES, _SATURATIONS = INDEX["line_cycles"], INDEX["line_saturations"]
 _FORWARD, _TRANSPOSE, _SCAN = (INDEX[f"conversions_{name}"] for name in ("forward", "transpose", "scan"))
 
 
-@njit(cache=True)
+@borrowing
 def lines_command(op, tile, transpose, half=0, select=0, first=0, count=0, address=0, shift=0, steps=0, store=0, trains=0,
                   scaled=0, e=0, dither=0, fine=0, sequence=0, rows=0, down=0, kind=0, line=0, seed=0):
     """LinesCommand with the fields named, ``select`` for its ``range``; the others are 0."""
@@ -33,19 +33,19 @@ def lines_command(op, tile, transpose, half=0, select=0, first=0, count=0, addre
                         dither, fine, sequence, rows, down, kind, line, seed)
 
 
-@njit(cache=True)
+@borrowing
 def words(u, count):
     """Words of ``count`` elements, at least 1."""
     return max(1, (count + u.vector_width - 1) // u.vector_width)
 
 
-@njit(cache=True)
+@borrowing
 def read_cycles(u, convert_cycles, steps, count):
     """From the accept of a READ to ``ready`` [cycles], waiting for a pulse not counted."""
     return 1 + steps + convert_cycles + words(u, count)
 
 
-@njit(cache=True)
+@borrowing
 def drive(u, command, vec, exponents, shift_register, lines, step_shift, counters):
     """DRIVE: line first + e = sign(v) min(|v| >> shift, line_max), v = vec[address * vector_width + e]; all others 0.
 
@@ -72,7 +72,7 @@ def drive(u, command, vec, exponents, shift_register, lines, step_shift, counter
     return cycles
 
 
-@njit(cache=True)
+@borrowing
 def point(u, command, lines, counters):
     """POINT: line ``first`` = ``steps``; all others 0."""
     lines[:] = 0
@@ -81,7 +81,7 @@ def point(u, command, lines, counters):
     return 2
 
 
-@njit(cache=True)
+@compiled
 def driven(u, lines, steps):
     """What the lines carry within a window of ``steps``: codes limited to +-steps."""
     if steps >= u.line_max:
@@ -89,7 +89,7 @@ def driven(u, lines, steps):
     return np.minimum(np.maximum(lines, -steps), steps).astype(np.int32)
 
 
-@njit(cache=True)
+@borrowing
 def count_read(u, command, convert_cycles, lines, counters):
     """Events of a READ; returns its cycles."""
     total = np.int64(0)
@@ -104,7 +104,7 @@ def count_read(u, command, convert_cycles, lines, counters):
     return read_cycles(u, convert_cycles, command.steps, command.count)
 
 
-@njit(cache=True)
+@compiled
 def read(u, command, tile_constants, convert_cycles, tile_state, rngs_read, lines, vec, counters, codes_out):
     """READ: ``codes_out[:count]`` (int32) = codes, and the vector words from ``address`` on if ``store``.
 
@@ -119,7 +119,7 @@ def read(u, command, tile_constants, convert_cycles, tile_state, rngs_read, line
     return count_read(u, command, convert_cycles, lines, counters)
 
 
-@njit(cache=True)
+@borrowing
 def slot_thresholds(u, sequence, slot, state):
     """Thresholds of a slot for rows and columns: a line is high in it when its code is larger.
 
@@ -136,7 +136,7 @@ def slot_thresholds(u, sequence, slot, state):
     return row ^ state & u.line_max, column ^ state >> u.line_bits & u.line_max
 
 
-@njit(cache=True)
+@compiled
 def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
     """Slot patterns of a FIRE, uint32 by absolute line; the shift register goes on by a train."""
     rows[:], ups[:], downs[:] = 0, 0, 0
@@ -162,7 +162,7 @@ def patterns(u, command, lines, trains, shift_register, rows, ups, downs):
             ups[line] = pattern
 
 
-@njit(cache=True)
+@compiled
 def fire(u, command, tile_constants, tile_state, rngs_program, lines, trains, step_shift, shift_register, counters, tick):
     """FIRE: a coincidence train of all rows and columns; returns its cycles."""
     rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
@@ -176,7 +176,7 @@ def fire(u, command, tile_constants, tile_state, rngs_program, lines, trains, st
     return cycles
 
 
-@njit(cache=True)
+@compiled
 def trim(u, command, tile_constants, tile_state, rngs_program, lines, counters, tick):
     """TRIM: one operation on the cells of a line; returns its cycles."""
     analog.trim(tile_constants, tile_state, rngs_program, command.tile, command.transpose, command.line,

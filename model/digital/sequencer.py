@@ -8,9 +8,9 @@ A stop acts on the first instruction that could leave while every unit is idle; 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from model.commands import LinesOp, ScanCommand, UpdateCommand, UpdateOp, VectorCommand, matrix_fields
+from model.compiled import borrowing, compiled
 from model.digital import host_stream, read_unit, refresh, shift_register, update_unit, vector_unit
 from model.digital.read_unit import lines_command
 from model.events import INDEX, N_EVENTS
@@ -117,7 +117,7 @@ def predecode(instructions, u: UnitParams) -> np.ndarray:
     return table
 
 
-@njit(cache=True)
+@borrowing
 def _matrix_ok(u, d):
     """The descriptor check of ``hdl.decoder.DescriptorCheck``."""
     if not (d[_TILE] < u.n_tiles and d[_ROWS] > 0 and d[_COLS] > 0 and d[_WORDS_PER_LINE] > 0):
@@ -128,14 +128,17 @@ def _matrix_ok(u, d):
     return d[_CHI_BASE] + lines * d[_WORDS_PER_LINE] <= u.chi_words
 
 
-@njit(cache=True)
+@borrowing
 def _beyond(u, address, count):
     return address + (count + u.vector_width - 1) // u.vector_width > u.vector_words
 
 
-@njit(cache=True)
-def _error_of(u, op, f, matrices, ok, unit):
-    """Error of an instruction, as ``hdl.decoder.OperandCheck`` and the sequencer's dispatch find it."""
+@borrowing
+def _error_of(u, op, f, matrices, ok, line, cleared, torn):
+    """Error of an instruction, as ``hdl.decoder.OperandCheck`` and the sequencer's dispatch find it.
+
+    line, cleared, torn: of ``UnitState``. Not the state itself: numba counts references to each of its arrays at every call.
+    """
     if op < 0 or (op == _VECTOR and f[0] > 10) or (op >= _FIRE and not u.capacitor):
         return _ILLEGAL_OPCODE
     if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD, _FIRE, _POINT, _TRIM, _FLIP, _SEAL):
@@ -149,15 +152,15 @@ def _error_of(u, op, f, matrices, ok, unit):
             side = d[_ROWS] if f[1] else d[_COLS]
             bad = f[5] > side or _beyond(u, f[4], side if f[5] == 0 else f[5])
         elif op == _POINT or op == _TRIM:
-            bad = unit.line[0] >= (d[_COLS] if f[1] else d[_ROWS])
+            bad = line[0] >= (d[_COLS] if f[1] else d[_ROWS])
         elif op == _UPDATE:
             _, walk, _, lane = _axes(d)
             bad = _beyond(u, f[3], walk) or _beyond(u, f[5], lane)
         if bad:
             return _BAD_ADDRESS
-        if op in (_UPDATE, _SCAN, _DUMP) and not unit.cleared[f[0]]:
+        if op in (_UPDATE, _SCAN, _DUMP) and not cleared[f[0]]:
             return _NOT_CLEARED
-        if unit.torn[f[0]] and (op == _FIRE or (op == _READ and not f[7] & 2)):
+        if torn[f[0]] and (op == _FIRE or (op == _READ and not f[7] & 2)):
             return _TORN
         return 0
     bad = False
@@ -173,7 +176,7 @@ def _error_of(u, op, f, matrices, ok, unit):
     return _BAD_ADDRESS if bad else 0
 
 
-@njit(cache=True)
+@borrowing
 def _vector_command(op, f):
     if op == _VECTOR:
         return VectorCommand(f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0)
@@ -182,7 +185,7 @@ def _vector_command(op, f):
     return VectorCommand(_VECTOR_OP_EMIT, 0, f[0], 0, 0, f[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-@njit(cache=True)
+@borrowing
 def _lines_command(u, op, f, d, line, inverted):
     """Of DRIVE, READ, FIRE, POINT and TRIM; line: register LINE; inverted: polarity of the matrix that counts."""
     cols_side = f[1] if op == _DRIVE else not f[1]
@@ -202,7 +205,7 @@ def _lines_command(u, op, f, d, line, inverted):
     return lines_command(_LINES_TRIM, d[_TILE], f[1], steps=f[3], down=inverted, kind=f[2], line=at)
 
 
-@njit(cache=True)
+@borrowing
 def _axes(d):
     """(walk_first, walk_count, lane_first, lane_count) of a matrix."""
     if d[_WALK] == 0:
@@ -210,7 +213,7 @@ def _axes(d):
     return d[_COL0], d[_COLS], d[_ROW0], d[_ROWS]
 
 
-@njit(cache=True)
+@borrowing
 def _update_command(op, f, d):
     walk_first, walk_count, lane_first, lane_count = _axes(d)
     if op == _UPDATE:
@@ -221,14 +224,14 @@ def _update_command(op, f, d):
                          d[_WALK], walk_first, lane_first)
 
 
-@njit(cache=True)
+@borrowing
 def _scan_command(f, d):
     walk_first, walk_count, lane_first, lane_count = _axes(d)
     return ScanCommand(d[_TILE], d[_WALK], walk_first, walk_count, lane_first, lane_count, d[_CHI_BASE],
                        f[1], f[2], f[3], f[4], f[5])
 
 
-@njit(cache=True)
+@borrowing
 def _operand(u, value, shift):
     """Signed operand of the outer product, from the ledger's point of view: magnitude cut to line_bits, rounded to outer_bits."""
     line = min(abs(value) >> shift, u.line_max)
@@ -237,7 +240,7 @@ def _operand(u, value, shift):
     return -magnitude if value < 0 else magnitude
 
 
-@njit(cache=True)
+@compiled
 def _record(u, command, vec, exponents, sums, lines, operands):
     """Recompute an UPDATE in the ledger, from the vectors it is about to read."""
     walk, lanes = operands[0, :command.walk_count], operands[1, :command.lane_count]
@@ -250,7 +253,7 @@ def _record(u, command, vec, exponents, sums, lines, operands):
                   u.update_max)
 
 
-@njit(cache=True)
+@compiled
 def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, matrices, entry, loop_count, packets, emitted,
         ledger, tick, stop_after):
     """Run from ``entry``, or RESUME, to HALT, an error, STARVED or a stop (``unit.stopped``); returns (error, pc).
@@ -261,12 +264,14 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     a stop comes after so many cycles, -1: none.
     """
     sums, followed, updates, net = ledger
-    counters = unit.counters
+    # taken apart once: numba counts references at every use of a field
+    (vec, luts, exponents, peak, lines, chi, dirty, cleared, counters, trains, step_shift, shift_register, line, polarity, torn,
+     stopped, at, loops) = unit
     ok = np.zeros(u.n_matrices, np.uint8)
     for k in range(u.n_matrices):
         ok[k] = _matrix_ok(u, matrices[k])
     free = np.zeros(4, np.int64)
-    loop_body, loop_left = unit.loops[0], unit.loops[1]
+    loop_body, loop_left = loops[0], loops[1]
     operands = np.zeros((2, u.n_lines), np.int64)
     codes = np.zeros(u.n_lines, np.int32)
     load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
@@ -274,11 +279,11 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     depth, pc, packet, starved = 0, entry, 0, False
     now = START_CYCLES + u.n_matrices
     if entry == RESUME:
-        if not unit.stopped[0]:
+        if not stopped[0]:
             return _NOT_STOPPED, np.int64(0)
-        pc, depth, packet, starved = unit.at[0], unit.at[1], unit.at[2], unit.at[3] != 0
+        pc, depth, packet, starved = at[0], at[1], at[2], at[3] != 0
         now = 0
-    unit.stopped[0] = 0
+    stopped[0] = 0
     accounted = 0  # cycles before this one are in ``control``, or a unit was busy
     after_barrier = False
     error = 0
@@ -287,7 +292,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             error = _PROGRAM_END
             break
         op, wait, f = program[pc, 0], program[pc, 1], program[pc, 2:]
-        error = _error_of(u, op, f, matrices, ok, unit)
+        error = _error_of(u, op, f, matrices, ok, line, cleared, torn)
         if (op == _LOOP and depth == u.loop_depth) or (op == _NEXT and depth == 0):
             error = _LOOP_DEPTH
         if starved and (op == _WAIT or op == _ACCEPT or op == _LOAD):
@@ -309,8 +314,8 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         if 0 <= stop_after <= now and idle <= now:
             counters[_CONTROL] += max(0, now - max(accounted, idle))
             counters[_TIME] += now
-            unit.stopped[0] = 1
-            unit.at[0], unit.at[1], unit.at[2], unit.at[3] = pc, depth, packet, starved
+            stopped[0] = 1
+            at[0], at[1], at[2], at[3] = pc, depth, packet, starved
             return 0, pc
         counters[_CONTROL] += max(0, now + 1 - max(accounted, idle))
         accounted = now + 1
@@ -332,62 +337,62 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             # the transfer is in the background; nothing reads its destination before the next WAIT
             starved = f[1] > 0
             while starved and packet < packets.shape[0]:
-                starved = not host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], unit.vec, unit.luts, counters)
+                starved = not host_stream.accept(u, f[0], f[1], f[2], f[3], f[4], packets[packet], vec, luts, counters)
                 packet += 1
         elif op == _LINE:
-            unit.line[0] = 0 if f[0] else unit.line[0] + 1
+            line[0] = 0 if f[0] else line[0] + 1
         elif op == _FLIP:
-            unit.polarity[f[0]] = f[1]
-            unit.torn[f[0]] = 1
+            polarity[f[0]] = f[1]
+            torn[f[0]] = 1
         elif op == _SEAL:
-            unit.torn[f[0]] = 0
+            torn[f[0]] = 0
         elif op == _SEED:
-            unit.shift_register[0] = f[0]
+            shift_register[0] = f[0]
             free[_LINES_UNIT] = now + 1
         elif op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
-            inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(unit.polarity[f[0]])
-            command = _lines_command(u, op, f, matrices[f[0]], unit.line[0], inverted)
+            inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(polarity[f[0]])
+            command = _lines_command(u, op, f, matrices[f[0]], line[0], inverted)
             if op == _DRIVE:
-                taken = read_unit.drive(u, command, unit.vec, unit.exponents, unit.shift_register,
-                                        unit.trains if command.trains else unit.lines, unit.step_shift, counters)
+                taken = read_unit.drive(u, command, vec, exponents, shift_register, trains if command.trains else lines,
+                                        step_shift, counters)
             elif op == _READ:
-                taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, unit.lines, unit.vec, counters, codes)
+                taken = read_unit.read(u, command, tc, convert_cycles, tiles, rngs_read, lines, vec, counters, codes)
             elif op == _FIRE:
-                taken = read_unit.fire(u, command, tc, tiles, rngs_program, unit.lines, unit.trains, unit.step_shift,
-                                       unit.shift_register, counters, tick)
+                taken = read_unit.fire(u, command, tc, tiles, rngs_program, lines, trains, step_shift, shift_register, counters,
+                                       tick)
             elif op == _POINT:
-                taken = read_unit.point(u, command, unit.lines, counters)
+                taken = read_unit.point(u, command, lines, counters)
             else:
-                taken = read_unit.trim(u, command, tc, tiles, rngs_program, unit.lines, counters, tick)
+                taken = read_unit.trim(u, command, tc, tiles, rngs_program, lines, counters, tick)
             free[_LINES_UNIT] = now + taken
         elif op == _VECTOR or op == _GATHER or op == _EMIT:
             command = _vector_command(op, f)
-            free[_VECTOR_UNIT] = now + vector_unit.execute(u, command, unit.vec, unit.luts, unit.exponents, unit.peak,
+            free[_VECTOR_UNIT] = now + vector_unit.execute(u, command, vec, luts, exponents, peak,
                                                            counters, emitted)
             if op == _EMIT:
                 counters[_PACKETS_OUT] += 1
         elif op == _SCAN:
             command = _scan_command(f, matrices[f[0]])
             free[_SCAN_UNIT] = now + refresh.scan(u, command, tc, convert_cycles, tiles, rngs_read, rngs_program,
-                                                  unit.lines, unit.dirty, counters, tick)
+                                                  lines, dirty, counters, tick)
         elif op != _WAIT:
             command = _update_command(op, f, matrices[f[0]])
             if op == _UPDATE:
                 if command.accumulate and f[0] < len(sums):
-                    _record(u, command, unit.vec, unit.exponents, sums[f[0]], followed[f[0]], operands)
+                    _record(u, command, vec, exponents, sums[f[0]], followed[f[0]], operands)
                     updates[f[0]] += 1
-                taken = update_unit.update(u, command, unit.vec, unit.exponents, unit.chi, unit.dirty, net, tc, tiles,
+                taken = update_unit.update(u, command, vec, exponents, chi, dirty, net, tc, tiles,
                                            rngs_program, counters, tick)
             elif op == _CLEAR:
-                unit.cleared[f[0]] = 1
-                refresh.fill(unit.dirty, command.chi_base, command.walk_count, 0)
-                taken = update_unit.clear(u, command, unit.chi, counters)
+                cleared[f[0]] = 1
+                refresh.fill(dirty, command.chi_base, command.walk_count, 0)
+                taken = update_unit.clear(u, command, chi, counters)
             elif op == _DUMP:
-                taken = update_unit.dump(u, command, unit.chi, dumped, counters)
+                taken = update_unit.dump(u, command, chi, dumped, counters)
                 counters[_PACKETS_OUT] += 1
             else:
-                unit.cleared[f[0]] = 1
-                refresh.fill(unit.dirty, command.chi_base, command.walk_count, 1)
+                cleared[f[0]] = 1
+                refresh.fill(dirty, command.chi_base, command.walk_count, 1)
                 words = command.walk_count * command.words_per_line
                 starved = True
                 while starved and packet < packets.shape[0]:
@@ -396,7 +401,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
                 if starved:
                     error = STARVED
                     break
-                taken = update_unit.load(u, command, unit.chi, dumped, counters)
+                taken = update_unit.load(u, command, chi, dumped, counters)
             free[_UPDATE_UNIT] = now + taken
         now += step
         pc = following

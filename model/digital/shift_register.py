@@ -1,5 +1,5 @@
 """Twin of ``hdl.shift_register``; integers only, compiled. State: int64 (1,), starts at START."""
-from numba import njit
+from model.compiled import borrowing
 
 __all__ = ["BITS", "DITHER_BITS", "LEAP", "START", "TAPS", "after", "dither", "leap"]
 
@@ -8,7 +8,7 @@ TAPS, START = 0x754ACE10, 0x2F6E5B1D
 """See ``hdl/shift_register.py``."""
 
 
-@njit(cache=True)
+@borrowing
 def leap(state):
     """The state a slot later."""
     for _ in range(LEAP):
@@ -19,7 +19,7 @@ def leap(state):
     return state
 
 
-@njit(cache=True)
+@borrowing
 def dither(state, shift):
     """Bits of the state to add before a right shift: ``shift`` of them, at most DITHER_BITS."""
     return state >> BITS - DITHER_BITS & (1 << min(shift, DITHER_BITS)) - 1

@@ -15,9 +15,9 @@ ready when the pipeline is empty, and one cycle after FIFO and pulse generator a
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from model.commands import UpdateOp
+from model.compiled import borrowing, compiled
 from model.digital import pulse_gen
 from model.digital.accumulator import accumulate, accumulate_threshold, change
 from model.digital.operands import code as operand_code
@@ -63,7 +63,7 @@ def new_chi(u) -> np.ndarray:
     return np.zeros((u.chi_words, u.lanes), np.int32)
 
 
-@njit(cache=True)
+@compiled
 def begin(u, command, vec, exponents, counters):
     """Walk the vectors; returns the Run."""
     width, groups, count = u.vector_width, command.words_per_line, command.walk_count
@@ -97,44 +97,46 @@ def begin(u, command, vec, exponents, counters):
     return Run(lines[:n], codes[:n], reads, changes, at, np.zeros((2, PULSE_DEPTH), np.int64))
 
 
-@njit(cache=True)
+@borrowing
 def next_due(u, command, run, chi, counters, counts, negative):
     """Go on to the next due word, whose pulses are in ``counts`` int32 (lanes,), ``negative`` uint8 (lanes,).
 
     Returns (line, group) within the matrix, or (-1, -1) at the end. Without ``threshold`` no word is due.
     """
-    groups, lines, codes, changes = command.words_per_line, run.lines, run.codes, run.changes
-    for k in range(run.at[0], lines.shape[0] * groups):
+    groups = command.words_per_line
+    lines, codes, reads, changes, at, pulses = run
+    for k in range(at[0], lines.shape[0] * groups):
         n, group = k // groups, k % groups
-        if run.at[5] > PULSE_DEPTH - IN_FLIGHT:
-            _hold(run, k)
+        if at[5] > PULSE_DEPTH - IN_FLIGHT:
+            at[1] = _held(reads[k], at[1], at[5], pulses)
         row, word = (codes[n] + u.outer_max) * groups + group, command.chi_base + lines[n] * groups + group
         if command.threshold:
             if accumulate_threshold(u, changes, row, chi, word, counts, negative):
-                run.at[0] = k + 1
+                at[0] = k + 1
                 return lines[n], group
         else:
             counters[_SATURATIONS] += accumulate(u, changes, row, chi, word)
-    run.at[0] = lines.shape[0] * groups
+    at[0] = lines.shape[0] * groups
     return -1, -1
 
 
-@njit(cache=True)
-def _hold(run, k):
-    """Let word ``k`` wait for places in the FIFO."""
-    entered, left = run.pulses
-    newest = run.at[5]
+@borrowing
+def _held(read, held, newest, pulses):
+    """Cycles held so far, ``held``, once there are places in the FIFO for the word whose read is in cycle ``read`` without."""
+    entered, left = pulses
     while True:
-        before = run.reads[k] + run.at[1] - 3           # what a register shows two cycles before the issue happened before that
+        before = read + held - 3                        # what a register shows two cycles before the issue happened before that
+        if left[(newest - 1 - PULSE_DEPTH + IN_FLIGHT) % PULSE_DEPTH] <= before:     # they leave in order: no more are left
+            return held
         waiting = 0
         for n in range(max(0, newest - PULSE_DEPTH), newest):
             waiting += entered[n % PULSE_DEPTH] <= before < left[n % PULSE_DEPTH]
         if waiting <= PULSE_DEPTH - IN_FLIGHT:
-            return
-        run.at[1] += 1
+            return held
+        held += 1
 
 
-@njit(cache=True)
+@borrowing
 def handed_over(run, pulse_cycles):
     """Account for the pulse command of the word that ``next_due`` returned: the generator takes ``pulse_cycles``."""
     place = run.at[5] % PULSE_DEPTH
@@ -144,7 +146,7 @@ def handed_over(run, pulse_cycles):
     run.at[5] += 1
 
 
-@njit(cache=True)
+@borrowing
 def finish(run, counters):
     """Cycles of the UPDATE."""
     idle = run.at[4] + run.at[1]
@@ -156,11 +158,11 @@ def finish(run, counters):
     return end
 
 
-@njit(cache=True)
+@compiled
 def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_state, rngs_program, counters, tick):
     """Run an UPDATE; returns its cycles. ``rngs_program``: ``Generators.program``; ``net``: see ``model.ledger``."""
     run = begin(u, command, vec, exponents, counters)
-    counts, negative = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8)
+    counts, negative, sides = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8), np.zeros((2, u.lanes), np.uint8)
     while True:
         line, group = next_due(u, command, run, chi, counters, counts, negative)
         if line < 0:
@@ -170,10 +172,10 @@ def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_sta
                         negative)
         handed_over(run, pulse_gen.fire(
             u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, command.walk_first + line,
-            command.lane_first + group * u.lanes, _SET, 0, counts, negative, tick))
+            command.lane_first + group * u.lanes, _SET, 0, counts, negative, sides, tick))
 
 
-@njit(cache=True)
+@borrowing
 def sweep_cycles(u, command):
     """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
     words, banks = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
@@ -184,7 +186,7 @@ def sweep_cycles(u, command):
     return words * (banks + 1) + 12 if command.op == _LOAD else words + 14
 
 
-@njit(cache=True)
+@borrowing
 def clear(u, command, chi, counters):
     """CLEAR; returns its cycles."""
     words = command.walk_count * command.words_per_line
@@ -195,7 +197,7 @@ def clear(u, command, chi, counters):
     return cycles
 
 
-@njit(cache=True)
+@compiled
 def dump(u, command, chi, out, counters):
     """DUMP into ``out`` int32[words * beats, vector_width]; returns its cycles."""
     words, beats = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
@@ -209,7 +211,7 @@ def dump(u, command, chi, out, counters):
     return cycles
 
 
-@njit(cache=True)
+@compiled
 def load(u, command, chi, data, counters):
     """LOAD from ``data``, the layout of ``dump``; returns its cycles."""
     words, beats = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width

@@ -3,8 +3,8 @@
 Element e of word w is ``vec[w * vector_width + e]``; the other twins index it directly.
 """
 import numpy as np
-from numba import njit
 
+from model.compiled import compiled
 from model.params import UnitConstants
 
 __all__ = ["new", "read", "write"]
@@ -15,13 +15,13 @@ def new(u: UnitConstants) -> np.ndarray:
     return np.zeros(u.vector_words * u.vector_width, np.int32)
 
 
-@njit(cache=True)
+@compiled
 def read(u, vec, addr):
     """The elements of word ``addr``, as a view."""
     return vec[addr * u.vector_width:(addr + 1) * u.vector_width]
 
 
-@njit(cache=True)
+@compiled
 def write(u, vec, addr, mask, data):
     """Store ``data[e]`` at every element e of word ``addr`` whose bit in ``mask`` is 1."""
     for element in range(u.vector_width):

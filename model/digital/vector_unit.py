@@ -15,6 +15,7 @@ Preconditions, not checked (the sequencer refuses such commands): operands insid
 import numpy as np
 from numba import njit
 
+from model.compiled import borrowing
 from model.digital.arith import round_shift, sat
 from model.digital.vector_alu import (
     ELEMENT_MAX,
@@ -41,7 +42,7 @@ _VECTOR, _ELEMENT = int(BKind.VECTOR), int(BKind.ELEMENT)
 _PHASE, _WORDS, _CLIPS = INDEX["phase_vector"], INDEX["vector_words"], INDEX["vector_saturations"]
 
 
-@njit(cache=True)
+@borrowing
 def cycles(u, command):
     """Cycles from the acceptance of ``command`` to the next ready, stalls of the output stream apart."""
     words = (command.count + u.vector_width - 1) // u.vector_width
@@ -57,7 +58,7 @@ def cycles(u, command):
     return words + 4
 
 
-@njit(cache=True)
+@borrowing
 def execute(u, command, vec, luts, exponents, peak, counters, emitted):
     """Run ``command``; returns its cycles."""
     op, count, shift, width = command.op, command.count, command.shift, u.vector_width
@@ -98,12 +99,12 @@ def execute(u, command, vec, luts, exponents, peak, counters, emitted):
     return taken
 
 
-@njit(cache=True)
+@borrowing
 def _wrap8(value):
     return ((value + 128) & 255) - 128
 
 
-@njit(cache=True)
+@borrowing
 def _elementwise(op, vec, dst, a, b, is_vector, scalar, count, shift):
     """ADD to COMPARE; one loop per operation, so that each compiles to a short body."""
     if op == _ADD:
@@ -129,7 +130,7 @@ def _loop(op, vec, dst, a, b, is_vector, scalar, count, shift):
     return magnitudes, clips
 
 
-@njit(cache=True)
+@borrowing
 def _shl(vec, dst, a, count, shift):
     magnitudes, clips = 0, 0
     for k in range(count):
@@ -141,7 +142,7 @@ def _shl(vec, dst, a, count, shift):
     return magnitudes, clips
 
 
-@njit(cache=True)
+@borrowing
 def _lut(vec, dst, a, table, lut_bits, count, shift):
     magnitudes = 0
     for k in range(count):
@@ -151,7 +152,7 @@ def _lut(vec, dst, a, table, lut_bits, count, shift):
     return magnitudes
 
 
-@njit(cache=True)
+@borrowing
 def _reduce(op, vec, dst, a, count, shift):
     total = 0 if op == _SUM else ELEMENT_MIN
     for k in range(count):
@@ -162,7 +163,7 @@ def _reduce(op, vec, dst, a, count, shift):
     return abs(result), np.int64(result != value)
 
 
-@njit(cache=True)
+@borrowing
 def _gather(u, command, vec, dst):
     mask = u.vector_words * u.vector_width - 1
     for i in range(command.count1):
@@ -171,7 +172,7 @@ def _gather(u, command, vec, dst):
             vec[(dst + i * command.count0 + j) & mask] = vec[(source + j * command.stride0) & mask]
 
 
-@njit(cache=True)
+@borrowing
 def _emit(vec, a, count, emitted):
     place = emitted[0]
     if place + 1 + count > emitted.size:

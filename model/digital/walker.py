@@ -11,8 +11,8 @@ n_first = min(2 L, w0 + 4 - w0 % 2, walk words), in cycles:
     word of chi read          6 cycles after the pick, or one after the lanes are loaded
 """
 import numpy as np
-from numba import njit
 
+from model.compiled import compiled
 from model.digital.operands import code as operand_code
 
 __all__ = ["DEPTH", "FRONT", "walk"]
@@ -23,7 +23,7 @@ FRONT = 6
 """Stages from the pick of a line to the read of its chi word [cycles]."""
 
 
-@njit(cache=True)
+@compiled
 def walk(u, command, vec, sweep, lines, codes, reads):
     """Walk the walk vector; returns (lines walked, cycle ``loaded`` or 0, cycle from which nothing is fetched or walked).
 
