@@ -46,9 +46,9 @@ drift: $(VENV)/.run ## accuracy against time since programming, 1 s to 1 year; c
 bench: $(VENV)/.run ## time an image on NumPy, model, cosimulation and bare Verilator; writes build/bench.json
 	@$(RUN) -m cosim.benchmark $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(DATASET),--dataset '$(DATASET)')
 
-board-test: $(VENV)/.run ## train through a virtual board (TARGET=), with faults of the line, or through the one at PORT=
+board-test: $(VENV)/$(if $(filter-out 0,$(NETLIST)),.test,.run) ## train through a virtual board (TARGET=), with faults of the line; its NETLIST=1; the one at PORT=
 	@$(RUN) -m cosim.board_test $(if $(TARGET),--target '$(TARGET)') $(if $(PORT),--port '$(PORT)') \
-	  $(if $(LAYERS),--layers '$(LAYERS)') $(if $(IMAGES),--images '$(IMAGES)')
+	  $(if $(LAYERS),--layers '$(LAYERS)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(filter-out 0,$(NETLIST)),--netlist)
 
 test: $(VENV)/.test ## every test but proofs and those longer than a minute, on two cores
 	$(RUN) -m pytest -n 2 -m 'not formal and not slow'

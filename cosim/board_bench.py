@@ -4,12 +4,12 @@
 
 ``attention`` changes when a burst has been sent, when ``from_board`` was filled by another half, and when the board falls silent
 (``quiet``: nothing moved on either wire for QUIET_BITS bits, and no request is executed). ``primitives.v`` stands for the PLL
-and the clock gates of the FPGA.
+and the clock gates of the FPGA. With ``netlist=True`` the board is what Yosys made of it: cells of the FPGA, with Yosys' models.
 """
 from functools import cache
 from pathlib import Path
 
-from amaranth import Cat, DomainRenamer, Module, Mux, Signal
+from amaranth import Cat, DomainRenamer, Instance, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -67,29 +67,32 @@ class UartPeer(wiring.Component):
 
 
 class BoardBench(wiring.Component):
-    """See the module."""
+    """See the module; ``netlist``: the board is a module of its own, not part of this component."""
 
-    def __init__(self, target: Target):
-        self.target = target
+    def __init__(self, target: Target, netlist: bool = False):
+        self.target, self.netlist = target, netlist
         super().__init__({"clk_in": In(1), "reset_n": In(1), "go": In(1), "n_bytes": In(16), "status": Out(STATUS),
                           "attention": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        board = Board(self.target.unit, target=self.target)
-        m.submodules.board = DomainRenamer({"sync": "board"})(board)
         m.submodules.peer = peer = UartPeer(self.target)
-        m.d.comb += [
-            board.clk_in.eq(self.clk_in), board.reset_n.eq(self.reset_n), board.rx.eq(peer.tx), peer.rx.eq(board.tx),
-            peer.go.eq(self.go), peer.n_bytes.eq(self.n_bytes), peer.busy.eq(board.busy), self.status.eq(peer.status),
-            self.attention.eq(peer.attention),
-        ]
+        if self.netlist:
+            m.submodules.board = Instance("board", i_clk_in=self.clk_in, i_reset_n=self.reset_n, i_rx=peer.tx, o_tx=peer.rx,
+                                          o_busy=peer.busy)
+        else:
+            board = Board(self.target.unit, target=self.target)
+            m.submodules.board = DomainRenamer({"sync": "board"})(board)
+            m.d.comb += [board.clk_in.eq(self.clk_in), board.reset_n.eq(self.reset_n), board.rx.eq(peer.tx),
+                         peer.rx.eq(board.tx), peer.busy.eq(board.busy)]
+        m.d.comb += [peer.go.eq(self.go), peer.n_bytes.eq(self.n_bytes), self.status.eq(peer.status),
+                     self.attention.eq(peer.attention)]
         return m
 
 
 @cache
-def bench_verilog(target: Target) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Sources, and what Python sees of them: modules ``core`` (Amaranth) and ``bench`` (the clock)."""
+def bench_verilog(target: Target, netlist: bool = False) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Sources, and what Python sees of them: modules ``core`` (Amaranth) and ``bench`` (the clock). netlist: without board."""
     text = """// What Python writes passes a register.
 module bench;
   reg clk = 0;
@@ -114,7 +117,7 @@ module bench;
   always #1 clk = ~clk;
 endmodule
 """
-    sources = {"core.v": verilog_of(BoardBench(target), "core"), "bench.sv": text,
+    sources = {"core.v": verilog_of(BoardBench(target, netlist), "core"), "bench.sv": text,
                "primitives.v": (Path(__file__).parent / "primitives.v").read_text(encoding="utf-8")}
     visible = {"bench": {**dict.fromkeys(("rst", "reset_n", "go", "n_bytes"), "rw"), "status": "rd", "attention": "rd"},
                "core.peer": {"to_board": "rw", "from_board": "rd"}}

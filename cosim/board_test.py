@@ -15,13 +15,14 @@ from cosim.faults import Faults
 from cosim.link import LinkError
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS, Target
+from hdl.synthesize import netlist_of
 from model import datasets, trainer
 from model.experiment import SCHEMES, Experiment
 from model.machine import ModelBackend
-from model.params import UnitParams
+from model.params import ParamsError, UnitParams
 from model.program import compile_experiment
 
-__all__ = ["CASES", "Outcome", "expected", "experiment_of", "main", "train_on", "verdict"]
+__all__ = ["CASES", "NETLIST_PATIENCE_S", "Outcome", "expected", "experiment_of", "main", "train_on", "verdict"]
 
 CASES: dict[str, tuple[dict, str | None]] = {
     "no fault": ({}, None),
@@ -34,6 +35,10 @@ CASES: dict[str, tuple[dict, str | None]] = {
     "every byte wrong": ({"flip": 1.0}, "no answer"),
 }
 """Name -> (faults, what the error must say; None: the run must end with the model's digest)."""
+
+
+NETLIST_PATIENCE_S = 60.0
+"""How long an answer of a simulated netlist is waited for at first [s]."""
 
 
 @dataclass
@@ -118,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cosim.board_test", description="Train through a board, compare the digest.")
     parser.add_argument("--target", choices=sorted(TARGETS), default="icebreaker", help="default: icebreaker")
     parser.add_argument("--port", help="a real board, which is not spoilt [default: a virtual one]")
+    parser.add_argument("--netlist", action="store_true", help="simulate the netlist that Yosys makes of the board, not its RTL")
     parser.add_argument("--layers", default="64-54-10", help="default: 64-54-10")
     parser.add_argument("--images", type=int, default=60, help="training images [default: 60]")
     options = parser.parse_args(arguments)
@@ -132,14 +138,23 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         target: Target = TARGETS[options.target]
         unit, convert_cycles, cases = target.unit, target.link.convert_cycles, CASES
+        if options.netlist:
+            cases = {"netlist": CASES["no fault"]}
+            try:
+                netlist_of(target)
+            except ParamsError as error:
+                print(f"board-test: {error}", file=sys.stderr)
+                return 2
     experiment = experiment_of(unit, convert_cycles, layers, options.images)
     model = expected(experiment)
     print(f"{options.layers}, {options.images} images, digest {model.digest[:16]}, {model.time} cycles")
     good = True
     for name, (faults, message) in cases.items():
         with ExitStack() as stack:
-            port = options.port or stack.enter_context(VirtualBoard(TARGETS[options.target], Faults(**faults))).port
-            outcome = train_on(port, experiment)
+            port = options.port
+            if not port:
+                port = stack.enter_context(VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)).port
+            outcome = train_on(port, experiment, NETLIST_PATIENCE_S if options.netlist else None)
         found = verdict(outcome, model, message)
         good &= not found.startswith("WRONG")
         print(f"{name:18} {found:10} {outcome.ms_per_image:7.1f} ms/image {outcome.bytes_per_image:6.0f} byte/image "

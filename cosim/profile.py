@@ -8,7 +8,7 @@ often: a build has no line numbers, and most functions are of one block. Needs L
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 __all__ = ["group_of_library", "main", "shares_of_functions"]
@@ -65,7 +65,7 @@ def _group_inside(symbol: str, shares: dict[str, dict[str, float]]) -> dict[str,
 
 def main(path: str) -> None:
     """Print the share of each group."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     n_samples, shares = 0, {}
     script = subprocess.run(["perf", "script", "-i", path, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True)
     for symbol, file in filter(None, map(_sample, script.stdout.splitlines())):
@@ -78,7 +78,7 @@ def main(path: str) -> None:
                 found[group] += share
         else:
             found[group_of_library(file)] += 1
-    for group, count in found.most_common():
+    for group, count in sorted(found.items(), key=lambda item: -item[1]):
         print(f"{100 * count / n_samples:5.1f} %  {group}")
     print(f"{n_samples} samples")
 

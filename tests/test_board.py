@@ -7,13 +7,14 @@ from amaranth import Elaboratable, Module
 from amaranth.hdl import Assert, Cover
 
 from cosim.board import BoardBackend
-from cosim.board_test import CASES, expected, experiment_of, train_on, verdict
+from cosim.board_test import CASES, NETLIST_PATIENCE_S, expected, experiment_of, train_on, verdict
 from cosim.faults import Faults
 from cosim.link import Link, LinkError
 from cosim.train import main
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS, Target
 from hdl.host_bridge import HostBridge
+from hdl.synthesize import netlist_of
 from model import datasets
 from model.link_format import Command, LinkParams
 from model.machine import ModelBackend
@@ -71,6 +72,22 @@ def test_capacitors_and_wide_codes():
     with VirtualBoard(target) as board:
         outcome = train_on(board.port, experiment, patience_s=1.0)
     assert verdict(outcome, expected(experiment), None) == "right"
+
+
+@pytest.mark.slow
+def test_netlist_trains_as_the_model():
+    """The whole FPGA top after synthesis, cell by cell: LUTs, carries, flip-flops, block RAMs."""
+    target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=UnitParams(**{**UNIT, "lanes": 4}),
+                    link=LinkParams(divisor=4, trace=0))
+    experiment = experiment_of(target.unit, target.link.convert_cycles, LAYERS, 4)
+    with VirtualBoard(target, netlist=True, fast=False) as board:
+        outcome = train_on(board.port, experiment, patience_s=NETLIST_PATIENCE_S)
+    assert verdict(outcome, expected(experiment), None) == "right"
+
+
+def test_a_netlist_of_another_family_is_refused():
+    with pytest.raises(ParamsError, match="family = ecp5"):
+        netlist_of(SMALL)
 
 
 def test_faults_come_from_their_seed():
