@@ -251,14 +251,20 @@ def plain(experiment: Experiment) -> dict:
 
 
 def is_of(stored: dict, experiment: Experiment) -> bool:
-    """Whether ``stored``, of ``plain``, is ``experiment``; what did not exist when it was stored had today's default."""
+    """Whether ``stored``, of ``plain``, is ``experiment``; what did not exist when it was stored had today's default.
+
+    Parameters of capacitors are compared only where the scheme has capacitors.
+    """
     def filled(values, defaults):
         return {name: filled(values.get(name, {}), default) if isinstance(default, dict) else values.get(name, default)
                 for name, default in defaults.items()}
 
     now = plain(experiment)
     fresh = plain(Experiment(dataset=experiment.dataset, layers=experiment.layers, images=1, epochs=1))
-    return stored.keys() <= now.keys() and filled(stored, fresh) == now
+    then = filled(stored, fresh)
+    if experiment.scheme == "mixed":
+        then["params"]["capacitor"] = now["params"]["capacitor"]
+    return stored.keys() <= now.keys() and then == now
 
 
 @contextmanager
