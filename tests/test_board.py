@@ -77,9 +77,10 @@ def test_capacitors_and_wide_codes():
 @pytest.mark.slow
 def test_netlist_trains_as_the_model():
     """The whole FPGA top after synthesis, cell by cell: LUTs, carries, flip-flops, block RAMs."""
-    target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=UnitParams(**{**UNIT, "lanes": 4}),
+    unit = UnitParams(**{**UNIT, "lanes": 4, "chi_words": 512})
+    target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=unit,
                     link=LinkParams(divisor=4, trace=0))
-    experiment = experiment_of(target.unit, target.link.convert_cycles, LAYERS, 4)
+    experiment = experiment_of(unit, target.link.convert_cycles, LAYERS, 4)
     with VirtualBoard(target, netlist=True, fast=False) as board:
         outcome = train_on(board.port, experiment, patience_s=NETLIST_PATIENCE_S)
     assert verdict(outcome, expected(experiment), None) == "right"
