@@ -15,7 +15,6 @@ from cosim.faults import Faults
 from cosim.link import LinkError
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS, Target
-from hdl.synthesize import netlist_of
 from model import datasets, trainer
 from model.experiment import SCHEMES, Experiment
 from model.machine import ModelBackend
@@ -140,11 +139,6 @@ def main(arguments: list[str] | None = None) -> int:
         unit, convert_cycles, cases = target.unit, target.link.convert_cycles, CASES
         if options.netlist:
             cases = {"netlist": CASES["no fault"]}
-            try:
-                netlist_of(target)
-            except ParamsError as error:
-                print(f"board-test: {error}", file=sys.stderr)
-                return 2
     experiment = experiment_of(unit, convert_cycles, layers, options.images)
     model = expected(experiment)
     print(f"{options.layers}, {options.images} images, digest {model.digest[:16]}, {model.time} cycles")
@@ -153,7 +147,12 @@ def main(arguments: list[str] | None = None) -> int:
         with ExitStack() as stack:
             port = options.port
             if not port:
-                port = stack.enter_context(VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)).port
+                try:
+                    board = VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)
+                except ParamsError as error:
+                    print(f"board-test: {error}", file=sys.stderr)
+                    return 2
+                port = stack.enter_context(board).port
             outcome = train_on(port, experiment, NETLIST_PATIENCE_S if options.netlist else None)
         found = verdict(outcome, model, message)
         good &= not found.startswith("WRONG")

@@ -33,12 +33,12 @@ class VirtualBoard:
 
     def __init__(self, target: Target, faults: Faults | None = None, port: Path | None = None, fast: bool = True,
                  netlist: bool = False):
-        self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
-        self.port = str((port or self.place / "port").absolute())
         sources, visible = bench_verilog(target, netlist)
         if netlist:
-            folder = netlist_of(target)
-            sources = {**sources, **{name: (folder / name).read_text(encoding="utf-8") for name in ("netlist.v", "cells.v")}}
+            made = netlist_of(target)
+            sources = {**sources, **{name: (made / name).read_text(encoding="utf-8") for name in ("netlist.v", "cells.v")}}
+        self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
+        self.port = str((port or self.place / "port").absolute())
         folder = build("board", sources, "bench", public=visible, fast=fast, timing=True)
         environment = {"CROSSTRAIN_PORT": self.port, "CROSSTRAIN_FAULTS": json.dumps(asdict(faults or Faults()))}
         self.process = start_cocotb(folder, "bench", "cosim.virtual_agent", self.place, environment)
