@@ -121,8 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cosim.board_test", description="Train through a board, compare the digest.")
     parser.add_argument("--target", choices=sorted(TARGETS), default="icebreaker", help="default: icebreaker")
-    parser.add_argument("--port", help="a real board, which is not spoilt [default: a virtual one]")
-    parser.add_argument("--netlist", action="store_true", help="simulate the netlist that Yosys makes of the board, not its RTL")
+    board = parser.add_mutually_exclusive_group()
+    board.add_argument("--port", help="a real board, which is not spoilt [default: a virtual one]")
+    board.add_argument("--netlist", action="store_true", help="simulate the netlist that Yosys makes of the board, not its RTL")
     parser.add_argument("--layers", default="64-54-10", help="default: 64-54-10")
     parser.add_argument("--images", type=int, default=60, help="training images [default: 60]")
     options = parser.parse_args(arguments)
@@ -148,11 +149,11 @@ def main(arguments: list[str] | None = None) -> int:
             port = options.port
             if not port:
                 try:
-                    board = VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)
+                    virtual = VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)
                 except ParamsError as error:
                     print(f"board-test: {error}", file=sys.stderr)
                     return 2
-                port = stack.enter_context(board).port
+                port = stack.enter_context(virtual).port
             outcome = train_on(port, experiment, NETLIST_PATIENCE_S if options.netlist else None)
         found = verdict(outcome, model, message)
         good &= not found.startswith("WRONG")

@@ -17,7 +17,6 @@ import cocotb
 import numpy as np
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, Timer, ValueChange
-from numba import njit
 
 from cosim import vpi
 from cosim.bench import STATUS, memories
@@ -26,6 +25,7 @@ from cosim.recorders import BEATS, COUNT_BITS, FIRES, PULSES, TRIMS, UPDATES, la
 from cosim.recording import Recording
 from model.analog import tile as analog
 from model.analog.side import AnalogSide
+from model.compiled import borrowing, compiled
 from model.isa import Error, Kind
 from model.ledger import count_pulse
 from model.params import Params
@@ -46,7 +46,7 @@ _SET = int(Kind.SET)
 _unpack_status = struct.Struct(f"<{STATUS.size // COUNT_BITS}H").unpack
 
 
-@njit(cache=True)
+@borrowing
 def _take_lines(driven, n_lines, line_bits, lines):
     """Signed line codes that were really driven.
 
@@ -61,7 +61,7 @@ def _take_lines(driven, n_lines, line_bits, lines):
         lines[line] = -value if driven[place >> 5] >> np.uint32(place & 31) & np.uint32(1) else value
 
 
-@njit(cache=True)
+@borrowing
 def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, transpose, half, select, steps, first, count,
                 codes):
     """``analog.read_one`` with the line codes that were really driven."""
@@ -69,7 +69,7 @@ def _serve_read(driven, n_lines, line_bits, lines, tc, tiles, generator, tile, t
     analog.read_one(tc, tiles, generator, tile, lines, transpose, half, select, steps, first, count, codes)
 
 
-@njit(cache=True)
+@compiled
 def _serve_train(records, n_rows, n_cols, tc, tiles, generators, tick):
     """``analog.fire`` with the slots of a train; records: uint8 rows of ``recorders.slot_record``."""
     patterns = np.zeros((3, max(n_rows, n_cols)), np.uint32)
@@ -85,7 +85,7 @@ def _serve_train(records, n_rows, n_cols, tc, tiles, generators, tick):
                 np.int64(records[0, 2]), tick)
 
 
-@njit(cache=True)
+@compiled
 def _serve_pulses(records, n_lanes, tc, tiles, generators, net, tick):
     """Hand the pulses recorded to their tiles, in order; SET pulses of thresholds count in ``net`` int32 (tiles, rows, cols).
 
@@ -112,8 +112,8 @@ class _Compiled:
     def __call__(self, *arguments):
         if self.entry is None:
             result = self.function(*arguments)
-            compiled, = self.function.overloads.values()
-            self.entry = compiled.entry_point
+            overload, = self.function.overloads.values()
+            self.entry = overload.entry_point
             return result
         return self.entry(*arguments)
 
