@@ -16,7 +16,7 @@ Stages, one cycle each. Nothing holds a word once it is issued: whoever takes th
 entered.
 
     address     the word's address is taken into each bank                              ``fetch, address`` (inputs)
-    issue       T, 3 T, the line's sign, the lanes' codes likewise; the memory is addressed     ``valid, ...`` (inputs)
+    issue       T, the line's sign, the lanes' codes likewise; the memory is addressed     ``valid, ...`` (inputs)
     multiply    U of each lane; the memory output goes into a register
     add         that register + U                            ``sum_valid``; ``word``: part ``word_part`` of the register
     threshold   remainder is written, count is registered        ``write_valid``
@@ -35,12 +35,15 @@ have of it, it keeps until then, so that the parts of a word must come in order.
 Timing: latency 3 from issue to write, 4 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
 """
+from functools import reduce
+from operator import or_
+
 from amaranth import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.outer_product import lane_update, triple
+from hdl.outer_product import lane_update
 from model.params import UnitParams
 
 __all__ = ["BANK_SLICES", "LATENCY", "SLICE_BITS", "Accumulator", "Bank", "Slice"]
@@ -82,7 +85,7 @@ class Slice(wiring.Component):
         self.writes = (first + n_lanes - 1) // u.vector_width
         address, t_bits = range(u.chi_words), u.multiplicand_max.bit_length()
         super().__init__({
-            "multiplicand": In(t_bits), "triple": In(t_bits + 2), "line_negative": In(1),
+            "multiplicand": In(t_bits), "line_negative": In(1),
             "codes": In(n_lanes * (u.outer_bits + 1)), "read_en": In(1), "read_address": In(address), "take": In(1),
             "threshold": In(1), "modify": In(1), "write_en": In(1), "write_address": In(address),
             "loads": In(n_parts(u)), "load": In(u.vector_width * u.chi_bits), "word": Out(n_lanes * u.chi_bits),
@@ -108,7 +111,7 @@ class Slice(wiring.Component):
         for k in lanes:
             code = self.codes.word_select(k, u.outer_bits + 1)
             total = Cat(Const(1, 1), self.held[k]).as_signed() + updates[k].as_signed()
-            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.triple, self.line_negative, code)),
+            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, self.line_negative, code)),
                          sums[k].eq(total[1:].as_signed())]
             negative, low, fraction = sums[k][-1], sums[k][:u.eps_log2], Signal(name=f"fraction{k}")
             quotient = sums[k][u.eps_log2:u.eps_log2 + u.count_bits]
@@ -145,8 +148,8 @@ class Slice(wiring.Component):
 class Bank(wiring.Component):
     """``n_lanes`` lanes from ``first`` on in slices, with the registers that they share: the pipeline of the module's text.
 
-    Members as of ``Accumulator``; ``loads``: see ``Slice``; ``due``: a lane has pulses in stage "pulse"; ``clips``: lanes
-    clipped, a cycle later.
+    Members as of ``Accumulator``; ``loads``: see ``Slice``; ``word``: what of part ``word_part`` lies here, 0 elsewhere; ``due``:
+    a lane has pulses in stage "pulse"; ``clips``: lanes clipped, a cycle later.
     """
 
     def __init__(self, u: UnitParams, first: int, n_lanes: int):
@@ -159,16 +162,15 @@ class Bank(wiring.Component):
         self.read_address, self.multiply_address, self.add_address, self.write_address = (
             Signal(range(u.chi_words), reset_less=True, name=f"{stage}_address") for stage in stages)
         self.held_multiplicand = Signal(u.multiplicand_max.bit_length(), reset_less=True)
-        self.held_triple = Signal(len(self.held_multiplicand) + 2, reset_less=True)
         self.held_negative, self.held_codes = Signal(reset_less=True), Signal(n_lanes * (u.outer_bits + 1), reset_less=True)
         super().__init__({
             "fetch": In(1), "address": In(range(u.chi_words)),
-            "valid": In(1), "multiplicand": In(len(self.held_multiplicand)), "triple": In(len(self.held_triple)),
+            "valid": In(1), "multiplicand": In(len(self.held_multiplicand)),
             "line_negative": In(1), "codes": In(n_lanes * (u.outer_bits + 1)),
             "threshold": In(1), "clear": In(1), "keep": In(1),
             "loads": In(n_parts(u)), "load_address": In(range(u.chi_words)), "load": In(u.vector_width * u.chi_bits),
-            "word": Out(n_lanes * u.chi_bits), "due": Out(1), "counts": Out(n_lanes * u.count_bits),
-            "negative": Out(n_lanes), "clips": Out(range(n_lanes + 1)),
+            "word_part": In(range(max(2, n_parts(u)))), "word": Out(u.vector_width * u.chi_bits),
+            "due": Out(1), "counts": Out(n_lanes * u.count_bits), "negative": Out(n_lanes), "clips": Out(range(n_lanes + 1)),
         })
 
     def elaborate(self, platform):
@@ -179,8 +181,8 @@ class Bank(wiring.Component):
         m.d.sync += [
             self.fetched.eq(self.fetch), valid.eq(Cat(self.valid, valid)), self.multiply_address.eq(self.read_address),
             self.add_address.eq(self.multiply_address), self.write_address.eq(self.add_address),
-            self.held_multiplicand.eq(self.multiplicand), self.held_triple.eq(self.triple),
-            self.held_negative.eq(self.line_negative), self.held_codes.eq(self.codes),
+            self.held_multiplicand.eq(self.multiplicand), self.held_negative.eq(self.line_negative),
+            self.held_codes.eq(self.codes),
         ]
         loading, modify, write_en, write_address = Signal(), Signal(), Signal(), Signal.like(self.write_address)
         m.d.comb += [loading.eq(self.loads.any()), modify.eq(~self.clear & ~loading), write_en.eq(valid[2] & ~self.keep),
@@ -189,15 +191,24 @@ class Bank(wiring.Component):
         for index, one in enumerate(self.slices):
             m.submodules[f"slice{index}"] = one
             m.d.comb += [
-                one.multiplicand.eq(self.held_multiplicand), one.triple.eq(self.held_triple),
-                one.line_negative.eq(self.held_negative), one.codes.eq(self.held_codes[place * (u.outer_bits + 1):]),
+                one.multiplicand.eq(self.held_multiplicand), one.line_negative.eq(self.held_negative),
+                one.codes.eq(self.held_codes[place * (u.outer_bits + 1):]),
                 one.read_en.eq(self.fetched), one.read_address.eq(self.read_address), one.take.eq(valid[0]),
                 one.threshold.eq(self.threshold), one.modify.eq(modify), one.loads.eq(self.loads), one.load.eq(self.load),
                 one.write_en.eq(write_en | self.loads[one.writes]), one.write_address.eq(write_address),
             ]
             place += one.n_lanes
-        m.d.comb += [self.word.eq(Cat(one.word for one in self.slices)), self.counts.eq(Cat(one.counts for one in self.slices)),
+        m.d.comb += [self.counts.eq(Cat(one.counts for one in self.slices)),
                      self.negative.eq(Cat(one.negative for one in self.slices))]
+        # here and not for all banks at once: only one part's bits leave a bank
+        words, end = Cat(one.word for one in self.slices), self.first + self.n_lanes
+        with m.Switch(self.word_part):
+            for part in range(self.first // u.vector_width, -(-end // u.vector_width)):
+                with m.Case(part):
+                    lanes = range(part * u.vector_width, (part + 1) * u.vector_width)
+                    m.d.comb += self.word.eq(Cat(
+                        words.word_select(lane - self.first, u.chi_bits) if self.first <= lane < end else Const(0, u.chi_bits)
+                        for lane in lanes))
         clipping = Signal()
         m.d.sync += [
             clipping.eq(valid[2] & ~self.threshold & ~self.clear & ~self.keep),
@@ -265,24 +276,18 @@ class Accumulator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        u, banks, code_bits, part_bits = self.u, self.banks, self.u.outer_bits + 1, self.u.vector_width * self.u.chi_bits
+        u, banks, code_bits = self.u, self.banks, self.u.outer_bits + 1
         loads, load_address, load = Signal(n_parts(u)), Signal.like(self.load_address), Signal.like(self.load)
-        tripled = Signal(len(self.multiplicand) + 2)
-        m.d.comb += tripled.eq(triple(self.multiplicand))
         m.d.sync += [loads.eq(self.load_en << self.load_part), load.eq(Mux(self.load_en, self.load, 0))]
         with m.If(self.load_en):
             m.d.sync += load_address.eq(self.load_address)
         for index, bank in enumerate(banks):
             m.submodules[f"bank{index}"] = bank
             m.d.comb += [getattr(bank, name).eq(getattr(self, name)) for name in (
-                "fetch", "address", "valid", "multiplicand", "line_negative", "threshold", "clear", "keep")]
-            m.d.comb += [bank.triple.eq(tripled), bank.codes.eq(self.codes[bank.first * code_bits:]), bank.loads.eq(loads),
+                "fetch", "address", "valid", "multiplicand", "line_negative", "threshold", "clear", "keep",
+                "word_part")]
+            m.d.comb += [bank.codes.eq(self.codes[bank.first * code_bits:]), bank.loads.eq(loads),
                          bank.load_address.eq(load_address), bank.load.eq(load)]
-        words = Cat(bank.word for bank in banks)
-        with m.Switch(self.word_part):
-            for part in range(n_parts(u)):
-                with m.Case(part):
-                    m.d.comb += self.word.eq(words[part * part_bits:(part + 1) * part_bits])
         fetched, leaving = Signal(), Signal(3)           # leaving: in stage "pulse", or its clipped elements are added up
         m.d.sync += [
             fetched.eq(self.fetch), self.read_valid.eq(self.valid), self.sum_valid.eq(self.read_valid),
@@ -294,6 +299,6 @@ class Accumulator(wiring.Component):
                            | leaving.any() | loads.any()),
             self.pulse_valid.eq(Cat(bank.due for bank in banks).any()),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
-            self.negative.eq(Cat(bank.negative for bank in banks)),
+            self.negative.eq(Cat(bank.negative for bank in banks)), self.word.eq(reduce(or_, [bank.word for bank in banks])),
         ]
         return m

