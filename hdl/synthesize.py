@@ -94,6 +94,8 @@ class Target:
     """Row of ``hdl.board.TARGETS``: its FPGA top with UART, bridge and the unit of that row; instead of ``unit``."""
     options: str = ""
     """More options for Yosys' synth command."""
+    place: str = ""
+    """More options for nextpnr."""
     without: tuple[str, ...] = ()
     """Blocks that are left out of the whole: their ports become its ports."""
     unit: UnitParams = field(default_factory=UnitParams)
@@ -186,7 +188,8 @@ def netlist_of(board: BoardTarget) -> Path:
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
-                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2"]
+                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2",
+                 *target.place.split()]
     inputs = {"netlist.json": netlist}
     if target.family == "ecp5":
         arguments += ["--speed", str(target.speed)]
