@@ -320,17 +320,16 @@ def table(reports: list[dict]) -> str:
     text = _table(("target", "build", "LUT", "FF", "block RAM", "DSP", "fmax by seed [MHz]", "longest path"), rows)
     names = sorted({name for report in reports for name in report["blocks"]})
 
-    def cell(report, name):
-        block = report["blocks"].get(name)
+    def cell(report, block):
         if block is None:
             return ""
-        if report["family"] == "asic":
-            return f"{block['gates']} / {block['ff']} / {block['memory_bits']}"
-        return f"{block['lut']} / {block['ff']} / {block['bram']} / {block['dsp']}"
+        names = ("gates", "ff", "memory_bits") if report["family"] == "asic" else ("lut", "ff", "bram", "dsp")
+        return " / ".join(str(block[name]) for name in names)
 
     units = {"asic": "gates / FF / memory bits"}
     head = ["block by itself", *(f"`{r['target']}`: {units.get(r['family'], 'LUT / FF / RAM / DSP')}" for r in reports)]
-    return text + "\n" + _table(head, [(f"`{name}`", *(cell(report, name) for report in reports)) for name in names])
+    rows = [(f"`{name}`", *(cell(report, report["blocks"].get(name)) for report in reports)) for name in names]
+    return text + "\n" + _table(head, [*rows, ("the whole", *(cell(report, report) for report in reports))])
 
 
 def _write_table(readme: Path) -> None:

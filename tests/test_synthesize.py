@@ -38,10 +38,12 @@ def test_budget(budget, lines):
 
 
 def test_table():
-    gates = {"target": "y", "what": "gates", "family": "asic", "blocks": {"walker": {"gates": 7, "ff": 10, "memory_bits": 64}}}
+    gates = {"target": "y", "what": "gates", "family": "asic", "gates": 900, "ff": 80, "memory_bits": 640,
+             "blocks": {"walker": {"gates": 7, "ff": 10, "memory_bits": 64}}}
     text = table([REPORT, gates])
     assert "| `x` | a build | 100 of 24288 | 50 | 2 | 0 | 61.5, 58.0 | a to b |" in text
     assert "| `walker` | 30 / 10 / 0 / 0 | 7 / 10 / 64 |" in text
+    assert "| the whole | 100 / 50 / 2 / 0 | 900 / 80 / 640 |" in text
 
 
 def test_readme_holds_the_table_of_the_kept_reports():
