@@ -29,6 +29,5 @@ module lane_multiplication(A, B, Y);
         end
     endgenerate
     wire [ROW-1:0] low = row[ROW-1:0], high = row[2*ROW-1:ROW];
-    wire [ROW+1:0] sum = {{high + low[ROW-1:2]}, low[1:0]};
-    assign Y = sum;
+    assign Y = {high + low[ROW-1:2], low[1:0]};
 endmodule

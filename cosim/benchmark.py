@@ -10,7 +10,7 @@ verilator  the RTL alone: what Python wrote to the very same simulation, replaye
 Each round trains the next images in all four, one after the other, so that a slow minute of the machine falls on all of them; the
 ratios are of one round. Before the first round each trains as many images, not timed. The time of model and cosimulation holds
 what the trainer does for a batch: packets, program, outputs, counters. A refresh scan is timed by itself, after the last round.
-An image takes more pulses, and cycles, at the beginning of a training than later: 1,080 cycles after 20,000 images of MNIST,
+An image takes more pulses, and cycles, at the beginning of a training than later: 1,040 cycles after 20,000 images of MNIST,
 where it begins, 2,200 in the first hundreds (``--trained 0``), 761 in the mean of 30 epochs.
 
 Times are CPU times of all processes at work: where others use the machine, the elapsed time of a long chunk holds more of them

@@ -323,8 +323,8 @@ def table(reports: list[dict]) -> str:
     def cell(report, block):
         if block is None:
             return ""
-        names = ("gates", "ff", "memory_bits") if report["family"] == "asic" else ("lut", "ff", "bram", "dsp")
-        return " / ".join(str(block[name]) for name in names)
+        figures = ("gates", "ff", "memory_bits") if report["family"] == "asic" else ("lut", "ff", "bram", "dsp")
+        return " / ".join(str(block[figure]) for figure in figures)
 
     units = {"asic": "gates / FF / memory bits"}
     head = ["block by itself", *(f"`{r['target']}`: {units.get(r['family'], 'LUT / FF / RAM / DSP')}" for r in reports)]
