@@ -77,15 +77,15 @@ def _digits(**changes):
 
 
 def _paper(**changes):
-    """784-250-10, all of chi in block RAM."""
-    return UnitParams(**{**dict(lanes=250, vector_width=8, n_tiles=2, n_rows=792, n_matrices=2, vector_words=512, lut_bits=8,
-                                loop_depth=2), **changes})
+    """784-250-10, all of chi in block RAM: 252 lanes, as many as 250 need block RAMs, so that 251 rows fit one word, too."""
+    return UnitParams(**{**dict(lanes=252, line_words=1, vector_width=4, n_tiles=2, n_rows=788, n_cols=252, n_matrices=2,
+                                vector_words=1024, lut_bits=8, loop_depth=2), **changes})
 
 
 TARGETS = {
     "ulx3s-85f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="dcca", link=LinkParams(divisor=10), unit=_paper()),
     "ulx3s-85f-125": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="dcca", link=LinkParams(divisor=10),
-                            unit=_paper(lanes=125, chi_words=2048)),
+                            unit=_paper(lanes=126, line_words=2, chi_words=2048)),
     "ecp5-25f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="enable", link=LinkParams(divisor=10),
                        unit=_digits(capacitor=1, n_luts=8, program_words=1024, vector_words=512, loop_depth=4)),
     "icebreaker": Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", link=LinkParams(divisor=4, trace=0,

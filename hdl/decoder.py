@@ -29,7 +29,7 @@ def is_opcode(opcode, *values):
 
 
 class DescriptorCheck(wiring.Component):
-    """Checks one matrix descriptor: inside its tile and the chi memory, origins aligned to vector words.
+    """Checks one matrix descriptor: inside its tile and the chi memory, words of a line that the build holds, origins aligned.
 
     Members
     -------
@@ -50,6 +50,7 @@ class DescriptorCheck(wiring.Component):
         lines = Mux(d.walk == Walk.ROWS, d.rows, d.cols)
         m.d.sync += [
             inside.eq((d.tile < u.n_tiles) & (d.rows > 0) & (d.cols > 0) & (d.words_per_line > 0)
+                      & (d.words_per_line <= u.groups_max)
                       & (d.row0 + d.rows <= u.n_rows) & (d.col0 + d.cols <= u.n_cols)
                       & (Cat(d.row0[:aligned_bits], d.col0[:aligned_bits]) == 0)),
             words.eq(lines * d.words_per_line), base.eq(d.chi_base),

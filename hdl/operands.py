@@ -72,10 +72,11 @@ class Operands(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         self.code_bits = u.outer_bits + 1
+        self.lane_words = -(-min(u.n_lines, u.groups_max * u.lanes) // u.vector_width)
         super().__init__({
             "start": In(1), "sweep": In(1), "i": In(UpdateCommand(u)), "command": In(UpdateCommand(u)), "go": In(1),
             "vector": Out(VectorReadSignature(u)), "o_walk": Out(stream.Signature(WalkWord(u))),
-            "lane_codes": Out(u.n_lines * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
+            "lane_codes": Out(self.lane_words * u.vector_width * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
             "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
             "trace_lanes": Out(data.ArrayLayout(self.code_bits, u.vector_width)),
         })
@@ -136,7 +137,7 @@ class Operands(wiring.Component):
         m.d.sync += started.eq(self.start)               # many registers: not in the cycle of the handshake
         m.d.comb += [load_lane.eq(placed.valid & placed.lane),     # without ``move``, for the same: what is held is loaded again
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
-        for word in range(u.n_lines // width):
+        for word in range(self.lane_words):
             lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
             m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
             with m.If(started):

@@ -18,12 +18,12 @@ y = (P << T_bits + 1) >> r holds T before rounding and, in bit 0, its rounding b
 
 Stages of ``OuterProduct`` (each one cycle in which ``go`` is high): multiply | shift | round and clip. A lane multiplies T by its
 narrow code (``lane_update``; on an ECP5 as ``constraints/ecp5_map.v`` says). It does not round: of the bits below the LSB the
-highest, h, is kept, and rounding and sign are one carry into chi + U: with m the bits above, chi +- (m + h) = chi + (m ^ n) +
-(h ^ n), n the sign.
+highest, h, is kept, and rounding is a carry into the addition: with m the bits above, (2 chi + 1 + 2 m + h) >> 1 = chi + m + h.
+The sign: ``hdl.accumulator``.
 
 Source: design choice. Nandakumar et al. 2020 give the outer product, not its number format [papers.md B5].
 """
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,15 +35,12 @@ LATENCY = 3
 """Stages from ``code`` to ``multiplicand`` [cycles]."""
 
 
-def lane_update(u: UnitParams, multiplicand, line_negative, code):
-    """U of one lane as ``Cat(h ^ n, m ^ n, n)``, see the module: ``(Cat(1, chi) + it) >> 1`` is chi + U.
+def lane_update(u: UnitParams, multiplicand, code):
+    """2 |U| of one lane before its rounding, see the module: ``(2 chi + 1 + it) >> 1`` is chi + |U|.
 
-    ``code`` is the lane's code, magnitude below sign; the result is unsigned, U_bits + 2 wide, and to be read as signed.
+    ``code``: magnitude of the lane's code; the result is U_bits + 1 wide.
     """
-    product = multiplicand * code[:-1]
-    kept = product[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
-    negative = line_negative ^ code[-1]
-    return Cat(kept ^ negative.replicate(len(kept)), negative)
+    return (multiplicand * code)[u.outer_bits - 1:u.outer_bits + u.update_max.bit_length()]
 
 
 class OuterProduct(wiring.Component):

@@ -130,7 +130,8 @@ class UpdateUnit(wiring.Component):
         held, go, front_go = Signal(), Signal(), Signal()
         # of DUMP and LOAD: the head's word has passed; a LOAD begins anew. Registers: the host's stream is no path to the walker
         passed, restart, streams = Signal(), Signal(), Signal()
-        dumping, loading, asked, place, place_last = Signal(), Signal(), Signal(2), Signal.like(chi.word_part), Signal()
+        dumping, loading, asked, place_last = Signal(), Signal(), Signal(2), Signal()
+        place = Signal(range(max(2, chi_parts)))
         m.d.comb += [
             held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == chi_parts - 1),
             streams.eq(head.valid & ~passed & ~restart), self.i_load.ready.eq(is_load & streams),
@@ -138,8 +139,9 @@ class UpdateUnit(wiring.Component):
             dumping.eq(is_dump & streams & ~self.host_stall & (asked == 2)),
             loading.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count != 0)),
             front_go.eq(go & (~head.valid | Mux(is_dump | is_load, passed & ~self.host_stall, operands.lanes_loaded))),
-            chi.valid.eq(go & head.valid & ~is_load
-                         & Mux(is_dump, ~passed & ~self.host_stall & (asked == 0), operands.lanes_loaded)),
+            # a LOAD's word with its last part
+            chi.valid.eq(Mux(is_load, loading & place_last, go & head.valid
+                             & Mux(is_dump, ~passed & ~self.host_stall & (asked == 0), operands.lanes_loaded))),
         ]
         m.d.sync += [passed.eq(Mux(passed, self.host_stall, (dumping | loading) & place_last)),
                      restart.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count == 0))]
@@ -161,7 +163,7 @@ class UpdateUnit(wiring.Component):
             m.d.sync += [
                 front[0].valid.eq(walker.valid), front[0].line.eq(walker.line), front[0].group.eq(walker.group),
                 front[0].negative.eq(walker.negative ^ command.negate),
-                front[0].address.eq(walker.line * command.words_per_line[:walker.groups_max.bit_length()]),
+                front[0].address.eq(walker.line * command.words_per_line[:u.groups_max.bit_length()]),
                 front[1].eq(front[0]), front[1].address.eq(front[0].address + command.chi_base),
                 front[2].eq(front[1]), front[2].address.eq(chi.address),
             ]
@@ -171,13 +173,13 @@ class UpdateUnit(wiring.Component):
         # lanes of the head's group
         lane_bits = u.lanes * (u.outer_bits + 1)
         with m.Switch(head.group):
-            for group in range(walker.groups_max):
+            for group in range(u.groups_max):
                 with m.Case(group):
                     m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
         m.d.comb += [
             chi.fetch.eq(front_go & front[1].valid), chi.address.eq(front[1].address + front[1].group),
-            chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative),
-            chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump),
+            chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative & is_update),    # else U = 0, as it is
+            chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump), chi.load.eq(is_load),
         ]
 
         # pulses: line and group go beside the accumulator, due words into the FIFO
@@ -211,11 +213,12 @@ class UpdateUnit(wiring.Component):
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
         # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold, which may yet be due
-        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & pulsed & ~self.o_dump.valid)
+        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & (is_load | ~chi.sum_valid) & pulsed
+                              & ~self.o_dump.valid)
         m.d.sync += was_pulsed.eq(pulsed)
         m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 
-        # DUMP: the word is asked for, two cycles later its banks pass, one a cycle
+        # DUMP: the word is asked for, two cycles later its parts pass, one a cycle
         with m.If(is_dump & streams & ~self.host_stall):
             m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
         with m.If(dumping):
@@ -229,15 +232,12 @@ class UpdateUnit(wiring.Component):
         # LOAD; ``left``: positions from the stream word's first to the end of the lane axis
         left, group_left = Signal(signed(15)), Signal(signed(15))
         last_group = head.group + 1 == command.words_per_line
-        m.d.comb += [
-            chi.load_en.eq(loading), chi.load_address.eq(head.address),
-            chi.load_part.eq(place), chi.word_part.eq(place),
-        ]
+        m.d.comb += chi.shift.eq(dumping | loading)
         for k in range(width):
             element = self.i_load.payload.elements[k]
             clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
             inside = (left > k) & ~(place_last & (k >= u.lanes - (chi_parts - 1) * width))
-            m.d.comb += chi.load.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
+            m.d.comb += chi.shift_in.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
         started = Signal()
         m.d.sync += started.eq(accept | restart)
         with m.If(started):

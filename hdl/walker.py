@@ -57,17 +57,16 @@ class Walker(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        self.groups_max = -(-u.n_lines // u.lanes)
         # state, attributes for proofs: FIFO (word 0: the head; alone: one bit in the mask), next group of the head; stage "pick"
         self.words = [Signal(WalkWord(u), name=f"word{n}", reset_less=True) for n in range(DEPTH)]
         self.alone = [Signal(name=f"alone{n}", reset_less=True) for n in range(DEPTH)]
         self.n_words = Signal(range(DEPTH + 1))
-        self.next_group = Signal(range(self.groups_max))
+        self.next_group = Signal(range(u.groups_max))
         self.picked, self.picked_word = Signal(u.vector_width, reset_less=True), Signal(WalkWord(u), reset_less=True)
         self.picked_group, self.picked_valid = Signal(self.next_group.shape(), reset_less=True), Signal()
         super().__init__({
             "start": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
-            "valid": Out(1), "line": Out(13), "group": Out(range(self.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
+            "valid": Out(1), "line": Out(13), "group": Out(range(u.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
             "idle": Out(1),
         })
 

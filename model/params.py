@@ -86,6 +86,8 @@ class UnitParams:
     """1: the build has the instructions of the capacitor scheme and its part of the tile port; 0: it has not [1]."""
     slot_bits: int = 5
     """log2 of the slots of a coincidence train, 2^slot_bits: 2 to line_bits [bit]. Design choice; a train is bounded by 32."""
+    line_words: int = 0
+    """Most chi words of a line of a matrix [1], so that its lane axis is at most line_words * lanes; 0: any axis of a tile."""
 
     def __post_init__(self):
         for name, low, high in (
@@ -96,7 +98,7 @@ class UnitParams:
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
             ("program_words", 16, 2048), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
             ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64), ("capacitor", 0, 1),
-            ("slot_bits", 2, 5),
+            ("slot_bits", 2, 5), ("line_words", 0, 4096),
         ):
             _check(self, name, low, high)
         for name in ("vector_width", "chi_words", "vector_words", "program_words"):
@@ -118,6 +120,11 @@ class UnitParams:
     def n_lines(self) -> int:
         """Line drivers [1]: one bank serves rows (forward) and columns (transpose)."""
         return max(self.n_rows, self.n_cols)
+
+    @property
+    def groups_max(self) -> int:
+        """Most chi words of a line of a matrix that this build can hold [1]: ``line_words``, but no more than its tiles need."""
+        return min(self.line_words or self.n_lines, -(-self.n_lines // self.lanes))
 
     @property
     def line_max(self) -> int:

@@ -465,6 +465,9 @@ def _place_matrices(layers, u: UnitParams) -> list[MatrixDescriptor]:
         if tile is None:
             raise CapacityError(f"layer {layer + 1} ({rows} rows) fits no tile: the build has unit.n_tiles = {u.n_tiles} "
                                 f"of {u.n_rows} rows")
+        if min(rows, cols) > u.groups_max * u.lanes:
+            raise CapacityError(f"layer {layer + 1} ({rows} x {cols}) needs {-(-min(rows, cols) // u.lanes)} chi words for a "
+                                f"line: the build has unit.line_words = {u.line_words} of unit.lanes = {u.lanes}")
         walk, words = _choose_walk(rows, cols, u, sparse_rows=layer == 0, free=u.chi_words - chi_base)
         lines = rows if walk == Walk.ROWS else cols
         if chi_base + lines * words > u.chi_words:
@@ -482,6 +485,8 @@ def _choose_walk(rows, cols, u, sparse_rows, free):
     options = []
     for walk, lines, length in ((Walk.COLS, cols, rows), (Walk.ROWS, rows, cols)):
         words = -(-length // u.lanes)
+        if words > u.groups_max:
+            continue
         active = 0.2 if walk == Walk.ROWS and sparse_rows else 1.0
         options.append((lines * words > free, lines * words * active, walk, words))
     return min(options)[2:]

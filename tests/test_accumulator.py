@@ -47,10 +47,15 @@ def test_model_conserves(seed, u):
 @pytest.mark.parametrize("u", SHAPES)
 @pytest.mark.parametrize("threshold", [1, 0])
 def test_rtl_is_the_twin(u, threshold):
-    """Corner and random words, back to back and with gaps: memory, pulses and clips; ``keep`` changes nothing."""
+    """Words cleared, shifted in, then corner and random ones, back to back and with gaps: memory, pulses and clips; ``keep``."""
     dut, c, source = Accumulator(u), u.constants, random.Random(3)
-    n_words, rounds = 5, 40
+    n_words, rounds, part_bits = 5, 40, u.vector_width * u.chi_bits
     chi = np.zeros((n_words, u.lanes), np.int32)
+    limit = u.eps - 1 if threshold else u.chi_max
+    loaded = {1: [source.choice([limit, -limit, 0, source.randint(-limit, limit)]) for _ in range(u.lanes)],
+              4: [-limit] * u.lanes}
+    for word, values in loaded.items():
+        chi[word] = values
     corners = [-u.multiplicand_max, 1 - u.multiplicand_max, -1, 0, 1, u.multiplicand_max]
     expected_pulses, seen, expected_clips, clips, jobs, states = [], [], 0, 0, [], []
     counts, negative, changes = np.zeros(u.lanes, np.int32), np.zeros(u.lanes, np.uint8), np.zeros((1, u.lanes), np.int32)
@@ -88,6 +93,19 @@ def test_rtl_is_the_twin(u, threshold):
         for _ in range(LATENCY):
             await step(ctx)
         ctx.set(dut.clear, 0)
+        ctx.set(dut.load, 1)
+        for word, values in loaded.items():
+            await step(ctx, fetch=word)
+            packed = sum((value & (1 << u.chi_bits) - 1) << k * u.chi_bits for k, value in enumerate(values))
+            for part in range(n_parts(u)):
+                ctx.set(dut.shift, 1)
+                ctx.set(dut.shift_in, packed >> part * part_bits & (1 << part_bits) - 1)
+                await step(ctx, part == n_parts(u) - 1)
+            ctx.set(dut.shift, 0)
+            await step(ctx)
+        for _ in range(LATENCY):
+            await step(ctx)
+        ctx.set(dut.load, 0)
         ctx.set(dut.threshold, threshold)
         following = [word for word, _, _ in jobs[1:]] + [None]
         await step(ctx, fetch=jobs[0][0])
@@ -102,15 +120,18 @@ def test_rtl_is_the_twin(u, threshold):
         for _ in range(LATENCY + 1):
             await step(ctx)
         ctx.set(dut.keep, 1)
+        ctx.set(dut.codes, 0)
+        ctx.set(dut.line_negative, 0)
         for word in range(n_words):
             await step(ctx, fetch=word)
             await step(ctx, 1)
             await step(ctx)
             stored = 0
             for part in range(n_parts(u)):
-                ctx.set(dut.word_part, part)
-                stored |= ctx.get(dut.word) << part * u.vector_width * u.chi_bits
-            await step(ctx)
+                stored |= ctx.get(dut.word) << part * part_bits
+                ctx.set(dut.shift, 1)
+                await step(ctx)
+            ctx.set(dut.shift, 0)
             values = [stored >> k * u.chi_bits & (1 << u.chi_bits) - 1 for k in range(u.lanes)]
             assert [v - (v >> u.chi_bits - 1 << u.chi_bits) for v in values] == chi[word].tolist()
 
@@ -173,11 +194,11 @@ class ConservationSpec(Elaboratable):
             m.d.comb += Assert(~(valid & other_valid & (one == other)))
 
         # the operands in the bank are those of the ghost
-        held = Signal(code_bits)
-        m.d.comb += held.eq(bank.held_codes.word_select(lane, code_bits))
-        held_magnitude = (bank.held_multiplicand * held[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
+        held, held_sign = Signal(u.outer_bits), Signal()
+        m.d.comb += [held.eq(bank.held_codes.word_select(lane, u.outer_bits)), held_sign.eq(bank.held_signs.bit_select(lane, 1))]
+        held_magnitude = (bank.held_multiplicand * held + (1 << u.outer_bits >> 1)) >> u.outer_bits
         with m.If(reading):
-            m.d.comb += [Assert(amounts[0] == Mux(held[-1] ^ bank.held_negative, -held_magnitude, held_magnitude))]
+            m.d.comb += [Assert(amounts[0] == Mux(held_sign, -held_magnitude, held_magnitude))]
 
         # ledger of the watched weight
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))
@@ -196,15 +217,17 @@ class ConservationSpec(Elaboratable):
         with m.If(pulsing & ~dut.pulse_valid):
             m.d.comb += Assert(count == 0)
 
-        # the sum in flight is exact, so it did not overflow
-        sums, in_flight = Signal(signed(bits)), Signal(u.update_max.bit_length() + 2)
-        registers = [pair for one in bank.slices for pair in zip(one.sums, one.updates, strict=True)]
+        # the sum in flight is exact, so it did not overflow; both are kept ^ the sign of U
+        sums, read, in_flight = Signal(signed(bits)), Signal(signed(u.chi_bits)), Signal(u.update_max.bit_length() + 1)
+        negative = Signal()
+        lanes = [(one, k) for one in bank.slices for k in range(one.n_lanes)]
         with m.Switch(lane):
-            for k, (lane_sum, lane_amount) in enumerate(registers):
-                with m.Case(k):
-                    m.d.comb += [sums.eq(lane_sum), in_flight.eq(lane_amount)]
-        read = Signal(signed(u.chi_bits))
-        m.d.comb += read.eq(dut.word.word_select(lane, u.chi_bits).as_signed())
+            for index, (one, k) in enumerate(lanes):
+                with m.Case(index):
+                    m.d.comb += [sums.eq(one.sums[k] ^ one.summed[k].replicate(len(one.sums[k])).as_signed()),
+                                 read.eq(one.held[k] ^ one.added[k].replicate(u.chi_bits)),
+                                 in_flight.eq(one.updates[k]), negative.eq(one.added[k])]
+        magnitude_in_flight = in_flight[1:] + in_flight[0]
         for valid, amount in zip((reading, adding, writing), amounts, strict=True):
             with m.If(valid):
                 m.d.comb += [Assert(amount <= u.update_max), Assert(amount >= -u.update_max)]
@@ -216,7 +239,7 @@ class ConservationSpec(Elaboratable):
         with m.If((waits & ~first_look & (head == address)) | (reading & (addresses[0] == address))):
             m.d.comb += Assert(fetched == stored)
         with m.If(adding):
-            m.d.comb += Assert(amounts[1] == in_flight[1:].as_signed() + in_flight[0])
+            m.d.comb += Assert(amounts[1] == Mux(negative, -magnitude_in_flight, magnitude_in_flight))
         with m.If(writing & (addresses[2] == address)):
             m.d.comb += Assert(sums == stored + amounts[2])
         m.d.comb += [Cover((pulses == 3) & (stored == 2 - u.eps)), Cover((pulses == -2) & writing & dut.pulse_valid)]

@@ -89,22 +89,23 @@ def test_rtl_line(u):
 def test_rtl_lane(u):
     m = Module()
     t_bits = u.multiplicand_max.bit_length()
-    t, negative, code = Signal(t_bits), Signal(), Signal(u.outer_bits + 1)
+    t, negative, code = Signal(t_bits), Signal(), Signal(u.outer_bits)
     chi, total = Signal(signed(u.chi_bits)), Signal(signed(u.update_max.bit_length() + u.chi_bits + 2))
-    m.d.comb += total.eq((((chi << 1) | 1) + lane_update(u, t, negative, code).as_signed()) >> 1)
+    flip = negative.replicate(len(total)).as_signed()
+    m.d.comb += total.eq(((((chi ^ flip) << 1 | 1) + lane_update(u, t, code)) >> 1) ^ flip)
     source = random.Random(2)
 
     async def bench(ctx):
         corners = [0, 1, u.multiplicand_max - 1, u.multiplicand_max]
         for value, magnitude in itertools.product(corners + [source.randint(0, u.multiplicand_max) for _ in range(6)],
                                                   range(u.outer_max + 1)):
-            for line_sign, lane_sign, start in itertools.product((0, 1), (0, 1), (-u.chi_max, 0, u.chi_max)):
+            for sign, start in itertools.product((0, 1), (-u.chi_max, 0, u.chi_max)):
                 ctx.set(t, value)
-                ctx.set(negative, line_sign)
-                ctx.set(code, magnitude | lane_sign << u.outer_bits)
+                ctx.set(negative, sign)
+                ctx.set(code, magnitude)
                 ctx.set(chi, start)
                 update = (value * magnitude + (1 << u.outer_bits >> 1)) >> u.outer_bits
-                assert ctx.get(total) == start + (-update if line_sign ^ lane_sign else update)
+                assert ctx.get(total) == start + (-update if sign else update)
 
     sim = Simulator(m)
     sim.add_testbench(bench)

@@ -51,6 +51,19 @@ def test_the_papers_network_walks_as_few_words_as_it_can():
     assert (second.walk, second.words_per_line) == (Walk.COLS, 1)
 
 
+def test_a_line_has_no_more_words_than_the_build_holds():
+    unit = dataclasses.replace(MNIST.unit, lanes=64, line_words=4, chi_words=4096)
+    first, second = compile_network((784, 250, 10), dataclasses.replace(MNIST, unit=unit)).matrices
+    assert (first.walk, first.words_per_line) == (Walk.ROWS, 4)
+    assert (second.walk, second.words_per_line) == (Walk.COLS, 4)
+    unit = dataclasses.replace(unit, line_words=1)
+    _, second = compile_network((60, 60, 10), dataclasses.replace(MNIST, unit=unit)).matrices
+    assert second.words_per_line == 1
+    message = r"layer 1 \(785 x 250\) needs 4 chi words for a line: the build has unit.line_words = 1"
+    with pytest.raises(CapacityError, match=message):
+        compile_network((784, 250, 10), dataclasses.replace(MNIST, unit=unit))
+
+
 @pytest.mark.parametrize(("layers", "unit", "message"), [
     ((900, 10), {}, r"layer 1 \(900-10\) needs 901 rows: a tile of this build has unit.n_rows = 800"),
     ((784, 300, 10), {}, r"layer 1 \(784-300\) needs 300 cols: a tile of this build has unit.n_cols = 256"),

@@ -169,6 +169,7 @@ def test_running_past_the_end():
 @pytest.mark.parametrize("change", [
     {"tile": U.n_tiles}, {"row0": 2}, {"rows": U.n_rows - 3}, {"cols": U.n_cols + 1}, {"cols": 0}, {"words_per_line": 0},
     {"chi_base": U.chi_words - 5}, {"words_per_line": 11},
+    {"words_per_line": U.groups_max + 1},
 ])
 def test_descriptors_are_checked(change):
     assert set(GOOD) == set(matrix_fields(U))

@@ -433,15 +433,20 @@ class StreamSpec(Elaboratable):
         stream_contract(m, dut.o_dump)
         chi = dut.accumulator
         with m.If(dut.i.ready):
-            m.d.comb += Assert(~(chi.valid | chi.read_valid | chi.sum_valid | chi.write_valid | chi.pulse_valid))
-            m.d.comb += Assert(~(dut.o_pulse.valid | dut.o_dump.valid | chi.load_en | dut.vector.en | dut.host_stall
+            # a LOAD's last word is being written when the command ends
+            m.d.comb += Assert(~(chi.valid | chi.read_valid | chi.sum_valid | (chi.write_valid & ~chi.load) | chi.pulse_valid))
+            m.d.comb += Assert(~(dut.o_pulse.valid | dut.o_dump.valid | chi.shift | dut.vector.en | dut.host_stall
                                  | dut.i_load.ready))
         # why no pulse command is ever lost: words in the accumulator have their places
         level, ready = dut.pulses.level, dut.pulses.r_rdy
-        m.d.comb += Assert(level + chi.read_valid + chi.sum_valid + chi.write_valid + chi.pulse_valid <= PULSE_DEPTH)
+        m.d.comb += Assert(~(chi.load & chi.threshold))
+        with m.If(chi.load):                            # not held by the FIFO's level: its words pulse nothing
+            m.d.comb += Assert((level == 0) & ~chi.pulse_valid)
+        with m.Else():
+            m.d.comb += Assert(level + chi.read_valid + chi.sum_valid + chi.write_valid + chi.pulse_valid <= PULSE_DEPTH)
         m.d.comb += [Assert(dut.hold | (level <= PULSE_DEPTH - IN_FLIGHT + 1)), Assert(ready | (level <= 1))]
-        with m.If(chi.load_en):
-            m.d.comb += Assert(~(chi.read_valid | chi.sum_valid | chi.write_valid))
+        with m.If(chi.shift):
+            m.d.comb += Assert(~chi.read_valid)
         m.d.comb += [Cover(dut.o_pulse.valid & ~dut.o_pulse.ready & chi.write_valid & chi.sum_valid),
                      Cover(dut.o_dump.valid & dut.o_dump.payload.last)]
         return m

@@ -120,7 +120,7 @@ def predecode(instructions, u: UnitParams) -> np.ndarray:
 @borrowing
 def _matrix_ok(u, d):
     """The descriptor check of ``hdl.decoder.DescriptorCheck``."""
-    if not (d[_TILE] < u.n_tiles and d[_ROWS] > 0 and d[_COLS] > 0 and d[_WORDS_PER_LINE] > 0):
+    if not (d[_TILE] < u.n_tiles and d[_ROWS] > 0 and d[_COLS] > 0 and 0 < d[_WORDS_PER_LINE] <= u.groups_max):
         return False
     if d[_ROW0] + d[_ROWS] > u.n_rows or d[_COL0] + d[_COLS] > u.n_cols or d[_ROW0] % u.vector_width or d[_COL0] % u.vector_width:
         return False

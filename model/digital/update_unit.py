@@ -76,7 +76,7 @@ def begin(u, command, vec, exponents, counters):
     lane_codes = np.zeros(groups * u.lanes, np.int32)
     if not sweep:
         base, shift = command.lane_src * width, command.lane_shift
-        for k in range(command.lane_count):
+        for k in range(min(command.lane_count, groups * u.lanes)):
             lane_codes[k] = operand_code(u, vec[base + k], shift)
     grouped = lane_codes.reshape((groups, u.lanes))
     changes = np.empty(((2 * u.outer_max + 1) * groups, u.lanes), np.int32)
