@@ -78,8 +78,8 @@ def _digits(**changes):
 
 def _paper(**changes):
     """784-250-10, all of chi in block RAM: 252 lanes, as many as 250 need block RAMs, so that 251 rows fit one word, too."""
-    return UnitParams(**{**dict(lanes=252, line_words=1, update_max_steps=1, vector_width=4, n_tiles=2, n_rows=788, n_cols=252, n_matrices=2,
-                                vector_words=1024, lut_bits=8, loop_depth=2), **changes})
+    return UnitParams(**{**dict(lanes=252, line_words=1, update_max_steps=1, vector_width=4, n_tiles=2, n_rows=788, n_cols=252,
+                                n_matrices=2, vector_words=1024, lut_bits=8, loop_depth=2), **changes})
 
 
 TARGETS = {
