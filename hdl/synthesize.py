@@ -96,6 +96,8 @@ class Target:
     """More options for Yosys' synth command."""
     place: str = ""
     """More options for nextpnr."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """nextpnr's settings that no option reaches, as ``router2/currCongWeightMult``; they go into the netlist."""
     without: tuple[str, ...] = ()
     """Blocks that are left out of the whole: their ports become its ports."""
     unit: UnitParams = field(default_factory=UnitParams)
@@ -190,6 +192,10 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
                  "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2",
                  *target.place.split()]
+    if target.settings:
+        design = json.loads(netlist)
+        design["modules"][target.top]["settings"] = target.settings
+        netlist = json.dumps(design)
     inputs = {"netlist.json": netlist}
     if target.family == "ecp5":
         arguments += ["--speed", str(target.speed)]

@@ -99,6 +99,15 @@ def test_a_block_is_placed(build):
     assert made == {path: path.stat().st_mtime_ns for path in build.rglob("*")}
 
 
+def test_settings_reach_nextpnr(build):
+    """A setting without an option is read from the netlist: a value that is no number ends the router."""
+    target = Target(name="set", what="", family="ecp5", device="25k", package="CABGA381", speed=6, target_mhz=50.0, top="uart",
+                    unit=SMALL.unit, settings={"router2/currCongWeightMult": "6.0"})
+    assert synthesize(target, 1)["fmax_mhz"] > 20
+    with pytest.raises(RuntimeError, match="nextpnr"):
+        synthesize(dataclasses.replace(target, settings={"router2/currCongWeightMult": "much"}), 1)
+
+
 def test_gates_of_a_block(build):
     target = Target(name="gates", what="", family="asic", top="accumulator", unit=SMALL.unit)
     report = synthesize(target, 1)
@@ -147,7 +156,7 @@ def test_formal_netlist_equals_rtl(name):
 
 
 @pytest.mark.formal
-@pytest.mark.parametrize("width", [8, 9, 14])
+@pytest.mark.parametrize("width", [8, 9, 12, 14])
 def test_formal_map_of_a_lanes_multiplication(width):
     """``constraints/ecp5_map.v`` takes the multiplication, and is one."""
     folder = tool.BUILD / "equivalence" / f"map-{width}"
