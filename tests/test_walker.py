@@ -59,7 +59,7 @@ class WalkerSpec(Elaboratable):
         m.submodules.dut = dut = Walker(U)
         drive_stream(m, dut.i)
         m.d.comb += [dut.move.eq(any_value(m, 1, "move")), dut.go.eq(any_value(m, 1, "go")), dut.groups.eq(AnyConst(13)),
-                     Assume((dut.groups != 0) & (dut.groups <= dut.groups_max))]
+                     Assume((dut.groups != 0) & (dut.groups <= dut.u.groups_max))]
         offered, next_index = dut.i.payload.index, Signal(14)
         m.d.comb += Assume(~dut.i.valid | (offered >= next_index))
         with m.If(dut.i.valid & dut.i.ready & dut.move):
