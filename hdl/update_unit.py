@@ -178,7 +178,7 @@ class UpdateUnit(wiring.Component):
                     m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
         m.d.comb += [
             chi.fetch.eq(front_go & front[1].valid), chi.address.eq(front[1].address + front[1].group),
-            chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative & is_update),    # else U = 0, as it is
+            chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative & is_update),   # others: U = 0, unsigned
             chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump), chi.load.eq(is_load),
         ]
 
