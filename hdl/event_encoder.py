@@ -1,8 +1,9 @@
 """Event encoder: what a unit does at its ports, as records of bytes for the host, in the order in which it happens.
 
-Contract: a cycle in which something happens is held (``hold``: the unit's clock must stand still) until its records were taken
-from ``o``; then the cycle ends, with ``enable``. So records have no size that the unit could overrun, and the unit sees nothing
-of it. All inputs are sampled in cycles of the unit, that is, with ``enable`` or while it is held.
+Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held (``hold``: the unit's clock
+must stand still) until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees
+nothing of it. ``hold`` comes from registers: no path leads from the unit to its clock. What a record tells and the unit does not
+keep beyond the cycle is kept here; the rest is read while the unit stands.
 
 Records (``model.link_format.Record``), multi-byte fields least significant byte first:
 
@@ -21,8 +22,7 @@ READ      tile | transpose << 4 | half << 5, range 1, steps 1, first 2, count 2,
 
 Packed codes: element after element a byte, magnitude and polarity << 7; 0x00 is one zero, 0x80 n are n zeros.
 
-A pulse is recorded in the cycle after its first: pulses last 2 cycles or more. FIRE and TRIM are recorded in the cycle after
-their window.
+Pulses last 2 cycles or more: their lanes stay high while they are recorded. FIRE and TRIM happen in the cycle after their window.
 
 Ports
 -----
@@ -34,7 +34,7 @@ o : Out(stream 8)
 others : In
     Of ``hdl.top``: the tile port, ``stored``, the output stream, the trace.
 
-Timing: a byte a cycle; zeros of packed codes, and lanes that are low, take a cycle each.
+Timing: a byte a cycle, one cycle later; zeros of packed codes take a cycle each, every 8 lanes of a pulse two.
 Source: design choice.
 """
 from amaranth import Cat, Const, Module, Mux, Signal, signed
@@ -63,7 +63,7 @@ class EventEncoder(wiring.Component):
         trace = {"trace_command_stb": In(1), "trace_command": In(UpdateCommand(u)), "trace_line_stb": In(1),
                  "trace_line": In(13), "trace_code": In(signed(u.outer_bits + 1)), "trace_lane_stb": In(1),
                  "trace_lane_address": In(13), "trace_lanes": In(data.ArrayLayout(u.outer_bits + 1, u.vector_width)),
-                 "trace_exponent": In(signed(10))} if link.trace else {}
+                 "trace_exponent": In(signed(10)), "trace_rate": In(12), "trace_chi_base": In(16)} if link.trace else {}
         capacitor = {"fire": In(1), "step_shift": In(3), "trim": In(1), "trim_kind": In(2), "trim_line": In(13),
                      "trim_down": In(1)} if u.capacitor else {}
         super().__init__({
@@ -79,13 +79,19 @@ class EventEncoder(wiring.Component):
         m = Module()
         happens = self._events(m)
         kinds = list(happens)
-        waiting, done = Signal(len(kinds)), Signal(len(kinds))      # in this cycle: to be recorded; recorded
-        m.d.comb += [waiting.eq(Cat(happens.values()) & ~done), self.hold.eq(waiting.any())]
+        waiting = Signal(len(kinds))                    # to be recorded
+        m.d.comb += self.hold.eq(waiting.any() | self.o.valid)
         with m.If(self.enable):
-            m.d.sync += done.eq(0)
+            m.d.sync += waiting.eq(Cat(happens.values()))
+
+        # bytes leave through a register
+        send, byte, moves = Signal(), Signal(8), Signal()
+        m.d.comb += moves.eq(~self.o.valid | self.o.ready)          # a byte to ``send`` is taken
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(send), self.o.payload.eq(byte)]
 
         kind, place = Signal(range(max(Record) + 1)), Signal(4)
-        headers = self._headers()
+        headers = self._headers(m)
         header = Signal(8 * max(len(fields) // 8 for fields in headers.values()))
         last = Signal(4)                                # byte of the header
         with m.Switch(kind):
@@ -94,7 +100,6 @@ class EventEncoder(wiring.Component):
                     m.d.comb += [header.eq(fields), last.eq(len(fields) // 8 - 1)]
 
         finish = Signal()                               # the record ends in this cycle
-        moves = self.o.valid & self.o.ready
         side = Signal()                                 # FIRE: the columns' codes
         index = Signal(range(max(256, 2 * -(-self.u.lanes // 8)) + 1))  # of 8 lanes
         begin_codes, codes_end = Signal(), Signal()
@@ -105,10 +110,10 @@ class EventEncoder(wiring.Component):
                 for bit, record in reversed(list(enumerate(kinds))):
                     with m.If(waiting[bit]):
                         m.d.sync += kind.eq(record)
-                with m.If(self.hold):
+                with m.If(waiting.any()):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header.word_select(place, 8))]
+                m.d.comb += [send.eq(1), byte.eq(header.word_select(place, 8))]
                 with m.If(moves):
                     m.d.sync += place.eq(place + 1)
                 with m.If(moves & (place == last)):
@@ -121,7 +126,7 @@ class EventEncoder(wiring.Component):
                         with m.Default():
                             m.d.comb += finish.eq(1)
                             m.next = "WAIT"
-            self._lanes(m, index, moves, finish)
+            self._lanes(m, index, send, byte, moves, finish)
             with m.State("CODES"):
                 with m.If(codes_end):
                     m.d.comb += [finish.eq(~again), self.read_stb.eq(kind == Record.READ)]
@@ -132,7 +137,7 @@ class EventEncoder(wiring.Component):
                             m.next = "SIDE"
             if self.u.capacitor:
                 with m.State("SIDE"):
-                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Mux(place[0], self.stored.count_1, self.stored.base_1))]
+                    m.d.comb += [send.eq(1), byte.eq(Mux(place[0], self.stored.count_1, self.stored.base_1))]
                     with m.If(moves):
                         m.d.sync += place.eq(place + 1)
                         with m.If(place[0]):
@@ -141,15 +146,17 @@ class EventEncoder(wiring.Component):
         with m.If(finish):
             for bit, record in enumerate(kinds):
                 with m.If(kind == record):
-                    m.d.sync += done[bit].eq(1)
-        self._codes(m, kind, side, begin_codes, codes_end, moves)
+                    m.d.sync += waiting[bit].eq(0)
+        self._codes(m, kind, side, begin_codes, codes_end, send, byte, moves)
         return m
 
     def _events(self, m):
         """Record -> whether it is due in this cycle; in the order in which they are sent."""
-        high, before, self.refresh = Signal(), Signal(), Signal()
+        now, high, self.refresh, self.beat = Signal(), Signal(), Signal(), Signal(65)
+        m.d.comb += now.eq((self.pulse_pos | self.pulse_neg).any())
         with m.If(self.enable):
-            m.d.sync += [high.eq((self.pulse_pos | self.pulse_neg).any()), before.eq(high), self.refresh.eq(self.trace_refresh)]
+            m.d.sync += [high.eq(now), self.refresh.eq(self.trace_refresh),
+                         self.beat.eq(Cat(self.m_axis_tlast, self.m_axis_tdata))]
         events = {}
         if self.link.trace:
             command = self.trace_command
@@ -161,27 +168,26 @@ class EventEncoder(wiring.Component):
                 with m.If(self.enable):
                     m.d.sync += running.eq(window)
                 events[record] = running & ~window
-        return {**events, Record.PULSE: high & ~before, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
+        return {**events, Record.PULSE: now & ~high, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
 
-    def _headers(self):
+    def _headers(self, m):
         """Record -> its fixed part."""
         stored = self.stored
         lines = (stored.base, stored.count)
         headers = {
             Record.PULSE: _bytes(Cat(self.program_tile, self.program_walk, self.program_kind, self.refresh), self.program_line,
                                  self.program_first),
-            Record.BEAT: _bytes(self.m_axis_tlast, self.m_axis_tdata),
+            Record.BEAT: _bytes(self.beat[0], self.beat[1:]),
             Record.READ: _bytes(Cat(self.tile, self.transpose, self.half), self.range, stored.steps, self.out_first,
                                 self.out_count, *lines),
         }
         if self.link.trace:
-            code = Signal(signed(8), name="code")
-            exponent = Signal(signed(16), name="exponent")
-            self._trace_values = [code.eq(self.trace_code), exponent.eq(self.trace_exponent)]
-            headers |= {
-                Record.UPDATE: _bytes(Cat(self.trace_command.chi_base, Const(0, 16 - len(self.trace_command.chi_base))),
-                                      Cat(self.trace_command.rate, Const(0, 16 - len(self.trace_command.rate)))),
-                Record.LANES: _bytes(self.trace_lane_address), Record.LINE: _bytes(self.trace_line, code, exponent)}
+            line, code, place, exponent = Signal(13), Signal(signed(8)), Signal(13), Signal(signed(16))
+            m.d.comb += exponent.eq(self.trace_exponent)
+            with m.If(self.enable):
+                m.d.sync += [line.eq(self.trace_line), code.eq(self.trace_code), place.eq(self.trace_lane_address)]
+            headers |= {Record.UPDATE: _bytes(self.trace_chi_base, self.trace_rate), Record.LANES: _bytes(place),
+                        Record.LINE: _bytes(line, code, exponent)}
         if self.u.capacitor:
             headers |= {
                 Record.FIRE: _bytes(self.tile, Cat(stored.sequence, stored.negative, self.trim_down, self.step_shift),
@@ -190,38 +196,42 @@ class EventEncoder(wiring.Component):
                                     *lines)}
         return {record: Cat(Const(record, 8), fields) for record, fields in headers.items()}
 
-    def _lanes(self, m, index, moves, finish):
+    def _lanes(self, m, index, send, byte, moves, finish):
         """States that send the lanes of a pulse, 8 by 8."""
         count = -(-self.u.lanes // 8)
         lanes = _bytes(self.pulse_pos, self.pulse_neg)
         lanes_8 = Signal(8)
-        m.d.comb += lanes_8.eq(lanes.word_select(index[:(2 * count - 1).bit_length()], 8))
+        m.d.sync += lanes_8.eq(lanes.word_select(index[:(2 * count - 1).bit_length()], 8))
         with m.State("LANES"):
-            m.d.comb += [self.o.valid.eq((index == 2 * count) | (lanes_8 != 0)),
-                         self.o.payload.eq(Mux(index == 2 * count, 0xFF, index[:8]))]
             with m.If(index == 2 * count):
+                m.d.comb += [send.eq(1), byte.eq(0xFF)]
                 with m.If(moves):
                     m.d.comb += finish.eq(1)
                     m.next = "WAIT"
-            with m.Elif(lanes_8 == 0):
-                m.d.sync += index.eq(index + 1)
-            with m.Elif(moves):
+            with m.Else():
                 m.next = "LANES_8"
         with m.State("LANES_8"):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(lanes_8)]
+            m.d.comb += [send.eq(lanes_8 != 0), byte.eq(index)]
+            with m.If(lanes_8 == 0):
+                m.d.sync += index.eq(index + 1)
+                m.next = "LANES"
+            with m.Elif(moves):
+                m.next = "LANES_HIGH"
+        with m.State("LANES_HIGH"):
+            m.d.comb += [send.eq(1), byte.eq(lanes_8)]
             with m.If(moves):
                 m.d.sync += index.eq(index + 1)
                 m.next = "LANES"
 
-    def _codes(self, m, kind, side, begin, end, moves):
+    def _codes(self, m, kind, side, begin, end, send, byte, moves):
         """Send words of codes, packed, from ``begin`` on; ``end``: the last byte was taken."""
         u, stored = self.u, self.stored
         word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))
         code, zeros = Signal(8), Signal(8)
         if self.link.trace:
-            m.d.comb += self._trace_values
-            lanes = Signal.like(self.trace_lanes)       # still while they are held; so they are no path to ``enable``
-            m.d.sync += lanes.eq(self.trace_lanes)
+            lanes = Signal.like(self.trace_lanes)
+            with m.If(self.enable):
+                m.d.sync += lanes.eq(self.trace_lanes)
             traced = _lane_code(lanes, element, u)
             m.d.comb += code.eq(Mux(kind == Record.LANES, traced, stored.data.as_value().word_select(element, 8)))
         else:
@@ -253,31 +263,31 @@ class EventEncoder(wiring.Component):
                     m.d.comb += step.eq(1)
                     m.d.sync += zeros.eq(zeros + 1)
                 with m.Elif(flush):
-                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Mux(zeros == 1, 0x00, 0x80))]
+                    m.d.comb += [send.eq(1), byte.eq(Mux(zeros == 1, 0x00, 0x80))]
                     with m.If(moves):
                         m.d.sync += zeros.eq(0)
                         with m.If(zeros != 1):
                             m.d.sync += zeros.eq(zeros)
                             m.next = "COUNT"
                 with m.Else():
-                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code), step.eq(moves)]
+                    m.d.comb += [send.eq(1), byte.eq(code), step.eq(moves)]
                 with m.If(step):
                     m.d.sync += element.eq(element + 1)
                     with m.If(element == u.vector_width - 1):
                         m.d.sync += [word.eq(word + 1), left.eq(left - 1)]
                         m.next = "FETCH"
             with m.State("COUNT"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(zeros)]
+                m.d.comb += [send.eq(1), byte.eq(zeros)]
                 with m.If(moves):
                     m.d.sync += zeros.eq(0)
                     m.next = "CODE"
                     with m.If(left == 0):
                         m.next = "REST"
             with m.State("REST"):                       # zeros at the end
-                m.d.comb += [self.o.valid.eq(flush), self.o.payload.eq(Mux(zeros == 1, 0x00, 0x80)), end.eq(~flush)]
-                with m.If(~flush):
+                m.d.comb += [send.eq(flush), byte.eq(Mux(zeros == 1, 0x00, 0x80)), end.eq(~flush & moves)]
+                with m.If(end):                         # the last byte is on its way
                     m.next = "IDLE"
-                with m.Elif(moves):
+                with m.Elif(flush & moves):
                     m.d.sync += zeros.eq(0)
                     with m.If(zeros != 1):
                         m.d.sync += zeros.eq(zeros)

@@ -99,10 +99,10 @@ class HostBridge(wiring.Component):
         with m.If(taken):
             m.d.sync += beat_ready.eq(0)
 
-        quiet, converts, unit_reset = Signal(range(QUIET)), Signal(), Signal()
-        over = self.unit_done | self.unit_starved
+        quiet, over, converts, unit_reset = Signal(range(QUIET)), Signal(), Signal(), Signal()
         with m.If(self.enable):
-            m.d.sync += quiet.eq(Mux(over & ~self.output_valid & ~taken, quiet + (quiet != QUIET - 1), 0))
+            m.d.sync += [over.eq((self.unit_done | self.unit_starved) & ~self.output_valid & ~taken),
+                         quiet.eq(Mux(over, quiet + (quiet != QUIET - 1), 0))]
         with m.If(self.read_stb):
             m.d.sync += converts.eq(1)
 

@@ -32,7 +32,7 @@ body, done : In(stream 8), In(1)
 full : Out(1)
     From ``2^reply_log2`` - 4 bytes of it on; more than ``2^reply_log2`` must not come.
 
-Timing: a reply begins at most 4 cycles after ``done``; a byte of it needs 13 cycles or the UART's time, whichever is longer.
+Timing: a reply begins at most 4 cycles after ``done``; a byte of it needs 14 cycles or the UART's time, whichever is longer.
 Its peer is the host's ``cosim/link.py``. Source: framing and CRC of RFC 1662; stop-and-wait with sequence numbers: design choice.
 """
 from amaranth import Cat, Module, Mux, Signal
@@ -77,20 +77,23 @@ class Link(wiring.Component):
             keep.addr.eq(length), keep.data.eq(self.body.payload), keep.en.eq(self.body.valid & self.body.ready),
         ]
 
-        # CRC: a byte is XORed into the register, which is then shifted by 8 bits, one a cycle
-        crc, shifts, take, taken = Signal(32), Signal(range(9)), Signal(), Signal(8)
-        with m.If(take):
-            m.d.sync += [crc.eq(crc ^ taken), shifts.eq(8)]
+        # CRC: a byte goes into a register, from there it is XORed into the CRC, which is then shifted by 8 bits, one a cycle
+        crc, shifts, take, taken, byte = Signal(32), Signal(range(9)), Signal(), Signal(8), Signal(8)
+        due = Signal()                                  # ``byte`` is not yet in the CRC
+        m.d.sync += due.eq(take)
+        with m.If(due):
+            m.d.sync += [crc.eq(crc ^ byte), shifts.eq(8)]
         with m.Elif(shifts != 0):
             m.d.sync += [crc.eq(Mux(crc[0], (crc >> 1) ^ CRC_POLYNOMIAL, crc >> 1)), shifts.eq(shifts - 1)]
 
-        place, byte, flip, lost = Signal(range(BODY)), Signal(8), Signal(), Signal()
+        place, flip, lost = Signal(range(BODY)), Signal(), Signal()
         part = Signal(2)                                # of the reply: header, body, CRC, flag
         sent = Signal(link.reply_log2 + 1)              # bytes of the body
         m.d.comb += fetch.addr.eq(sent)
         with m.FSM(name="link"):
             with m.State("LISTEN"):
                 m.d.comb += taken.eq(write.data)
+                m.d.sync += byte.eq(taken)
                 with m.If(self.rx_stb):
                     with m.If(self.rx == FLAG):
                         m.d.sync += [inside.eq(1), escaped.eq(0), crc.eq(~0)]
@@ -157,7 +160,7 @@ class Link(wiring.Component):
                 m.d.sync += byte.eq(taken)
                 m.next = "PUT"
             with m.State("PUT"):
-                m.d.comb += [self.tx.valid.eq(shifts == 0), self.tx.payload.eq(byte)]
+                m.d.comb += [self.tx.valid.eq((shifts == 0) & ~due), self.tx.payload.eq(byte)]
                 with m.If(flip):
                     m.d.comb += self.tx.payload.eq(byte ^ FLIP)
                 with m.Elif((byte == FLAG) | (byte == ESCAPE)):
