@@ -77,16 +77,18 @@ class HostBridge(wiring.Component):
         code_bytes, place_bits = link.code_bytes(u), u.vector_width.bit_length() - 1
         codes = Signal(8 * code_bytes * u.vector_width)
         wait, words = Signal(range(link.convert_cycles + 1)), Signal(8)     # until the first word; words still needed
+        waiting = Signal()                              # wait != 0
         m.d.comb += [
-            self.codes.valid.eq((wait == 0) & codes_ready),
+            self.codes.valid.eq(codes_ready & ~waiting),
             *(self.codes.payload[k].eq(codes.word_select(k, 8 * code_bytes)[:u.adc_bits].as_signed())
               for k in range(u.vector_width)),
         ]
         with m.If(self.enable):
             with m.If(self.convert):
-                m.d.sync += [wait.eq(link.convert_cycles - 1), words.eq((self.out_count + u.vector_width - 1) >> place_bits)]
-            with m.Elif(wait != 0):
-                m.d.sync += wait.eq(wait - 1)
+                m.d.sync += [wait.eq(link.convert_cycles - 1), waiting.eq(link.convert_cycles != 1),
+                             words.eq((self.out_count + u.vector_width - 1) >> place_bits)]
+            with m.Elif(waiting):
+                m.d.sync += [wait.eq(wait - 1), waiting.eq(wait != 1)]
             with m.Elif(self.codes.valid & self.codes.ready):
                 m.d.sync += [codes_ready.eq(0), words.eq(words - 1)]
 
@@ -144,7 +146,7 @@ class HostBridge(wiring.Component):
                             m.next = "SEND"
             with m.State("RESET"):
                 m.d.comb += self.enable.eq(unit_reset)
-                m.d.sync += [left.eq(left - 1), converts.eq(0), words.eq(0), wait.eq(0)]
+                m.d.sync += [left.eq(left - 1), converts.eq(0), words.eq(0), waiting.eq(0)]
                 with m.If(left == 0):
                     m.d.sync += [unit_reset.eq(0), *send(identity, 6)]
                     m.next = "SEND"

@@ -30,7 +30,7 @@ address, data : In, Out
 body, done : In(stream 8), In(1)
     The reply's body, then ``done`` for a cycle.
 full : Out(1)
-    From ``2^reply_log2`` - 4 bytes of it on; more than ``2^reply_log2`` must not come.
+    One cycle after ``2^reply_log2`` - 4 bytes of it have come; more than ``2^reply_log2`` must not come.
 
 Timing: a reply begins at most 4 cycles after ``done``; a byte of it needs 14 cycles or the UART's time, whichever is longer.
 Its peer is the host's ``cosim/link.py``. Source: framing and CRC of RFC 1662; stop-and-wait with sequence numbers: design choice.
@@ -128,8 +128,10 @@ class Link(wiring.Component):
                     m.d.sync += count.eq(0)
                     m.next = "LISTEN"
             with m.State("EXECUTE"):
-                m.d.comb += [self.body.ready.eq(1), self.full.eq(length[2:] == (1 << link.reply_log2 - 2) - 1)]
-                m.d.sync += length.eq(length + keep.en)
+                m.d.comb += self.body.ready.eq(1)
+                m.d.sync += self.full.eq(length[2:] == (1 << link.reply_log2 - 2) - 1)
+                with m.If(keep.en):
+                    m.d.sync += length.eq(length + 1)
                 with m.If(self.done):
                     m.next = "OPEN"
             with m.State("OPEN"):
