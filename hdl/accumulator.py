@@ -33,11 +33,11 @@ command every word is visited once, and a command starts when the one before has
 DUMP and LOAD pass through ``held``, which is a shift register, from lane to lane - vector_width: with ``shift`` the first
 vector_width lanes, ``word``, leave and ``shift_in`` enters behind the last. After n_parts shifts a word has left, or has come
 in and is issued with the last of them: with ``load`` it is added to U = 0 and written like any other. So no lane is selected, and
-wires are short.
+wires are short. ``held`` moves one cycle after ``shift``, in time for stage "add"; ``word`` shows what it will hold then.
 
-A bank is a column of its own, with its part of the memory and its own registers of everything that all lanes share: a design has
-short wires where a placer keeps banks together. A slice is what repeats in a bank: a memory of at most SLICE_BITS, which two
-block RAMs of 18 bits hold side by side, and its lanes.
+A bank is a column of its own, with its part of the memory and its own registers of everything that all lanes share, so also of
+``threshold``, ``clear``, ``keep``, ``load`` and ``shift``: a design has short wires where a placer keeps banks together. A slice
+is what repeats in a bank: a memory of at most SLICE_BITS, which two block RAMs of 18 bits hold side by side, and its lanes.
 
 Timing: latency 3 from issue to write, 4 to ``pulse_valid``; 1 word per cycle.
 Source: Nandakumar et al. 2020 [papers.md B2]; truncation as aihwkit's ``truncf(chi/eps)``. Pipeline and formats: design choice.
@@ -159,6 +159,9 @@ class Bank(wiring.Component):
         self.read_address, self.multiply_address, self.add_address, self.write_address = (
             Signal(range(u.chi_words), reset_less=True, name=f"{stage}_address") for stage in stages)
         self.held_multiplicand = Signal(u.multiplicand_max.bit_length(), reset_less=True)
+        self.held_threshold, self.held_clear, self.held_keep, self.held_load = (
+            Signal(name=f"held_{name}") for name in ("threshold", "clear", "keep", "load"))
+        self.shifting = Signal()
         self.held_codes, self.held_signs = Signal(n_lanes * u.outer_bits, reset_less=True), Signal(n_lanes, reset_less=True)
         super().__init__({
             "fetch": In(1), "address": In(range(u.chi_words)),
@@ -180,6 +183,8 @@ class Bank(wiring.Component):
             self.add_address.eq(self.multiply_address), self.write_address.eq(self.add_address),
             self.held_multiplicand.eq(self.multiplicand), self.held_codes.eq(Cat(code[:-1] for code in codes)),
             self.held_signs.eq(Cat(code[-1] for code in codes) ^ self.line_negative.replicate(self.n_lanes)),
+            self.held_threshold.eq(self.threshold), self.held_clear.eq(self.clear), self.held_keep.eq(self.keep),
+            self.held_load.eq(self.load), self.shifting.eq(self.shift),
         ]
         lanes = 0
         for index, one in enumerate(self.slices):
@@ -187,9 +192,9 @@ class Bank(wiring.Component):
             m.d.comb += [
                 one.multiplicand.eq(self.held_multiplicand), one.codes.eq(self.held_codes[lanes * u.outer_bits:]),
                 one.signs.eq(self.held_signs[lanes:]), one.following.eq(self.following[lanes * u.chi_bits:]),
-                one.read_en.eq(self.fetched), one.read_address.eq(self.read_address), one.take.eq(valid[0] & ~self.load),
-                one.clear.eq(self.clear), one.threshold.eq(self.threshold), one.shift.eq(self.shift),
-                one.write_en.eq(valid[2] & ~self.keep), one.write_address.eq(self.write_address),
+                one.read_en.eq(self.fetched), one.read_address.eq(self.read_address), one.take.eq(valid[0] & ~self.held_load),
+                one.clear.eq(self.held_clear), one.threshold.eq(self.held_threshold), one.shift.eq(self.shifting),
+                one.write_en.eq(valid[2] & ~self.held_keep), one.write_address.eq(self.write_address),
             ]
             lanes += one.n_lanes
         m.d.comb += [self.counts.eq(Cat(one.counts for one in self.slices)),
@@ -197,13 +202,13 @@ class Bank(wiring.Component):
                      self.word.eq(Cat(one.word for one in self.slices))]
         clipping = Signal()
         m.d.sync += [
-            clipping.eq(valid[2] & ~self.threshold & ~self.keep),
-            self.due.eq(valid[2] & self.threshold & ~self.keep & Cat(one.due for one in self.slices).any()),
+            clipping.eq(valid[2] & ~self.held_threshold & ~self.held_keep),
+            self.due.eq(valid[2] & self.held_threshold & ~self.held_keep & Cat(one.due for one in self.slices).any()),
             self.clips.eq(Mux(clipping, _sum([one.clips for one in self.slices]), 0)),
             *(Assert(~(self.fetched & there & (self.read_address == address)), f"word read while it is in stage {stage}")
               for there, address, stage in zip(valid, (self.multiply_address, self.add_address, self.write_address),
                                                ("multiply", "add", "threshold"), strict=True)),
-            Assert(~(self.shift & valid[0]), "shifted while a word is in stage multiply"),
+            Assert(~(self.shifting & valid[0] & ~self.held_load), "shifted while a word is in stage multiply"),
         ]
         return m
 
@@ -228,13 +233,15 @@ class Accumulator(wiring.Component):
     valid, multiplicand, line_negative, codes : In
         A word in stage "issue". ``codes``: lane codes, packed, outer_bits + 1 bits a lane, sign on top.
     threshold, clear, keep, load : In(1)
-        See the contract; stable for a whole command.
+        See the contract; stable for a whole command, from a cycle before its first issue.
     shift, shift_in : In
-        ``held`` moves on by ``vector_width`` lanes, ``shift_in`` enters. Not while a word is in stage "multiply".
+        ``held`` moves on by ``vector_width`` lanes, ``shift_in`` enters. Not in a cycle before a word is in stage "multiply", but
+        for a LOAD's last shift.
     read_valid, sum_valid, write_valid : Out(1)
         A word is in stage "multiply", "add", "threshold".
     word : Out
         The first ``vector_width`` lanes of ``held``, ^ n; chi of an issued word from stage "add" on, until ``shift`` or the next.
+        With the shift before this cycle done.
     pulse_valid : Out(1)
         A due word is in stage "pulse", for one cycle; ``counts``, ``negative``: its pulses.
     saturations : Out
@@ -264,8 +271,10 @@ class Accumulator(wiring.Component):
         # ``held`` of all lanes, places behind the last lane up to whole words, and what comes behind them
         part_bits = u.vector_width * u.chi_bits
         behind = Signal(n_parts(u) * part_bits - u.lanes * u.chi_bits, reset_less=True)
-        chain = Cat(*(bank.word for bank in banks), behind, self.shift_in)
-        with m.If(self.shift):
+        shifting, entering = Signal(), Signal(part_bits, reset_less=True)
+        chain = Cat(*(bank.word for bank in banks), behind, entering)
+        m.d.sync += [shifting.eq(self.shift), entering.eq(self.shift_in)]
+        with m.If(shifting):
             m.d.sync += behind.eq(chain[part_bits + u.lanes * u.chi_bits:])
         for index, bank in enumerate(banks):
             m.submodules[f"bank{index}"] = bank
@@ -280,10 +289,11 @@ class Accumulator(wiring.Component):
             leaving.eq(Cat(self.write_valid, leaving)), self.saturations.eq(_sum([bank.clips for bank in banks])),
         ]
         m.d.comb += [
-            self.active.eq(self.fetch | fetched | self.valid | self.shift | self.read_valid | self.sum_valid | self.write_valid
-                           | leaving.any()),
+            self.active.eq(self.fetch | fetched | self.valid | self.shift | shifting | self.read_valid | self.sum_valid
+                           | self.write_valid | leaving.any()),
             self.pulse_valid.eq(Cat(bank.due for bank in banks).any()),
             Cat(*self.counts).eq(Cat(bank.counts for bank in banks)),
-            self.negative.eq(Cat(bank.negative for bank in banks)), self.word.eq(chain[:part_bits]),
+            self.negative.eq(Cat(bank.negative for bank in banks)),
+            self.word.eq(Mux(shifting, chain[part_bits:2 * part_bits], chain[:part_bits])),
         ]
         return m

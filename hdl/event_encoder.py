@@ -37,7 +37,7 @@ others : In
 Timing: a byte a cycle, one cycle later; zeros of packed codes take a cycle each, every 8 lanes of a pulse two.
 Source: design choice.
 """
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -200,8 +200,10 @@ class EventEncoder(wiring.Component):
         """States that send the lanes of a pulse, 8 by 8."""
         count = -(-self.u.lanes // 8)
         lanes = _bytes(self.pulse_pos, self.pulse_neg)
+        near = [Signal(8, name=f"near{k}") for k in range(-(-2 * count // 8))]      # one of 64 lanes each: wires come from afar
         lanes_8 = Signal(8)
-        m.d.sync += lanes_8.eq(lanes.word_select(index[:(2 * count - 1).bit_length()], 8))
+        m.d.sync += [one.eq(lanes[64 * k:64 * k + 64].word_select(index[:3], 8)) for k, one in enumerate(near)]
+        m.d.comb += lanes_8.eq(Array(near)[index[3:]])
         with m.State("LANES"):
             with m.If(index == 2 * count):
                 m.d.comb += [send.eq(1), byte.eq(0xFF)]

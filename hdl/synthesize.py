@@ -49,8 +49,8 @@ MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", 
 _READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; "
          "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; flatten; "
          "delete t:$print; opt -full; rename -unescape; ")
-"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails). The registers
-of the accumulator's banks are kept apart: merged, one of them would drive lanes all over the chip."""
+"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails). Registers of
+the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip."""
 _MAP = {
     "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",

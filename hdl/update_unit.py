@@ -165,7 +165,7 @@ class UpdateUnit(wiring.Component):
                 front[0].negative.eq(walker.negative ^ command.negate),
                 front[0].address.eq(walker.line * command.words_per_line[:u.groups_max.bit_length()]),
                 front[1].eq(front[0]), front[1].address.eq(front[0].address + command.chi_base),
-                front[2].eq(front[1]), front[2].address.eq(chi.address),
+                front[2].eq(front[1]),
             ]
         with m.If(restart):
             m.d.sync += [one.valid.eq(0) for one in front]
