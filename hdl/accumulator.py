@@ -137,8 +137,11 @@ class Slice(wiring.Component):
                 over.eq(clipped[k] & ~self.threshold),
                 written[k].eq(Cat(value[:u.eps_log2], high)),
             ]
-        m.d.comb += self.due.eq(Cat(counts).any())
-        m.d.sync += [self.clips.eq(sum(clipped)), self.counts.eq(Cat(counts)), self.negative.eq(negatives)]
+        shown = [Signal.like(port, name=f"shown_{name}", reset_less=True)
+                 for name, port in (("clips", self.clips), ("counts", self.counts), ("negative", self.negative))]
+        m.d.sync += [register.eq(value) for register, value in zip(shown, (sum(clipped), Cat(counts), negatives), strict=True)]
+        m.d.comb += [self.due.eq(Cat(counts).any()),
+                     *(port.eq(value) for port, value in zip((self.clips, self.counts, self.negative), shown, strict=True))]
         return m
 
 

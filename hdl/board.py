@@ -30,7 +30,6 @@ from amaranth import (
     Instance,
     Module,
     ResetInserter,
-    ResetSignal,
     Signal,
 )
 from amaranth.lib import wiring
@@ -153,7 +152,9 @@ class Board(wiring.Component):
         """The domains ``sync`` (with a target) and ``unit``."""
         target = self.target
         m.domains.unit = unit = ClockDomain()
-        m.d.comb += unit.rst.eq(ResetSignal("sync") | unit_reset)
+        held = Signal(init=1)                           # thousands of registers listen: straight from one
+        m.d.sync += held.eq(unit_reset)
+        m.d.comb += unit.rst.eq(held)
         if target is None:
             m.d.comb += unit.clk.eq(ClockSignal("sync"))
             return

@@ -34,7 +34,7 @@ o : Out(stream 8)
 others : In
     Of ``hdl.top``: the tile port, ``stored``, the output stream, the trace.
 
-Timing: a byte a cycle, one cycle later; zeros of packed codes take a cycle each, every 8 lanes of a pulse two.
+Timing: a byte a cycle, one cycle later; a word of codes takes two more, zeros of them a cycle each, every 8 lanes of a pulse two.
 Source: design choice.
 """
 from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
@@ -229,17 +229,14 @@ class EventEncoder(wiring.Component):
         """Send words of codes, packed, from ``begin`` on; ``end``: the last byte was taken."""
         u, stored = self.u, self.stored
         word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))
-        code, zeros = Signal(8), Signal(8)
-        if self.link.trace:
-            lanes = Signal.like(self.trace_lanes)
-            with m.If(self.enable):
-                m.d.sync += lanes.eq(self.trace_lanes)
-            traced = _lane_code(lanes, element, u)
-            m.d.comb += code.eq(Mux(kind == Record.LANES, traced, stored.data.as_value().word_select(element, 8)))
-        else:
-            m.d.comb += code.eq(stored.data.as_value().word_select(element, 8))
+        codes, zeros = Signal(8 * u.vector_width), Signal(8)    # of the word, the next one lowest
+        code = codes[:8]
         address = stored.address
         m.d.comb += address.eq(Cat(side, word) if u.capacitor else word)
+        if self.link.trace:
+            bits, lanes = u.outer_bits, Signal(8 * u.vector_width)
+            with m.If(self.enable):
+                m.d.sync += lanes.eq(Cat(Cat(lane[:bits], Const(0, 7 - bits), lane[bits]) for lane in self.trace_lanes))
         zero = code[:7] == 0
         flush = zeros != 0
         with m.FSM(name="codes"):
@@ -256,9 +253,15 @@ class EventEncoder(wiring.Component):
                             m.d.sync += left.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.next = "CODE"
+                m.next = "WORD"
                 with m.If(left == 0):
                     m.next = "REST"
+            with m.State("WORD"):
+                m.d.sync += codes.eq(stored.data)
+                if self.link.trace:
+                    with m.If(kind == Record.LANES):
+                        m.d.sync += codes.eq(lanes)
+                m.next = "CODE"
             with m.State("CODE"):
                 step = Signal()                         # on to the next element
                 with m.If(zero & (zeros != 255)):
@@ -274,7 +277,7 @@ class EventEncoder(wiring.Component):
                 with m.Else():
                     m.d.comb += [send.eq(1), byte.eq(code), step.eq(moves)]
                 with m.If(step):
-                    m.d.sync += element.eq(element + 1)
+                    m.d.sync += [element.eq(element + 1), codes.eq(codes >> 8)]
                     with m.If(element == u.vector_width - 1):
                         m.d.sync += [word.eq(word + 1), left.eq(left - 1)]
                         m.next = "FETCH"
@@ -294,9 +297,3 @@ class EventEncoder(wiring.Component):
                     with m.If(zeros != 1):
                         m.d.sync += zeros.eq(zeros)
                         m.next = "COUNT"
-
-
-def _lane_code(lanes, element, u):
-    """Element of a word of lane codes as a byte, magnitude and polarity << 7."""
-    bits = u.outer_bits
-    return Cat(Cat(lane[:bits], Const(0, 7 - bits), lane[bits]) for lane in lanes).word_select(element, 8)

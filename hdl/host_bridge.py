@@ -72,6 +72,8 @@ class HostBridge(wiring.Component):
         word = Signal(8 * BEAT_BYTES)                   # bytes fetched last, the newest highest; or bytes to send
         packet, code = (Signal(link.receive_log2 + 1, name=name) for name in ("packet", "code"))       # next byte of each
         tail, resp, beat_ready, codes_ready = Signal(4), Signal(2), Signal(), Signal()
+        more = Signal()                                 # packet != end, of the cycle before
+        m.d.sync += more.eq(packet != self.end)
 
         # converter codes: as converters that answer ``convert_cycles`` after the strobe
         code_bytes, place_bits = link.code_bytes(u), u.vector_width.bit_length() - 1
@@ -95,7 +97,7 @@ class HostBridge(wiring.Component):
         # packets
         taken = self.enable & self.axis_tvalid & self.axis_tready
         m.d.comb += [
-            self.axis_tdata.eq(word), self.axis_tvalid.eq(beat_ready), self.axis_tlast.eq((packet == self.end) & (tail != 0)),
+            self.axis_tdata.eq(word), self.axis_tvalid.eq(beat_ready), self.axis_tlast.eq(~more & (tail != 0)),
             self.axis_tkeep.eq(Mux(self.axis_tlast, Cat(tail > k for k in range(BEAT_BYTES)), 0xFF)),
         ]
         with m.If(taken):
@@ -166,6 +168,7 @@ class HostBridge(wiring.Component):
                     m.next = "RUN"
                     with m.If(for_run):
                         m.d.sync += [tail.eq(word[40:]), packet.eq(word[48:])]
+                        m.next = "BEGIN"
                     with m.Elif(for_codes):
                         m.d.sync += codes_ready.eq(1)
                     with m.Elif(self.command == Command.RUN):
@@ -173,6 +176,8 @@ class HostBridge(wiring.Component):
                     with m.Else():
                         m.d.sync += [aw.eq(1), w.eq(1)]
                         m.next = "ACCESS"
+            with m.State("BEGIN"):                      # ``more`` follows ``packet``
+                m.next = "RUN"
             with m.State("RUN"):
                 # no record is left behind when the clock goes on, and no reply ends before its last record
                 full = self.events.valid & self.full
@@ -190,13 +195,13 @@ class HostBridge(wiring.Component):
                 with m.Elif((words != 0) & ~codes_ready):
                     m.d.sync += fetch(code_bytes * u.vector_width, codes=1)
                     m.next = "FETCH"
-                with m.Elif((packet != self.end) & ~beat_ready):
+                with m.Elif(more & ~beat_ready):
                     m.d.sync += fetch(BEAT_BYTES)
                     m.next = "FETCH"
                 with m.Else():
                     m.d.comb += self.enable.eq(1)
             with m.State("NEXT"):
-                with m.If(packet == self.end):
+                with m.If(~more):
                     m.d.sync += send(resp, 1)
                     m.next = "SEND"
                 with m.Else():

@@ -72,10 +72,12 @@ class Link(wiring.Component):
         count, length = Signal(link.receive_log2 + 1), Signal(link.reply_log2 + 1)      # bytes of the frame, of the reply's body
         inside, escaped = Signal(), Signal()
         m.d.comb += [
-            read.addr.eq(self.address), self.data.eq(read.data), self.command.eq(head.command), self.end.eq(count - CRC_BYTES),
+            read.addr.eq(self.address), self.data.eq(read.data), self.command.eq(head.command),
             write.addr.eq(count), write.data.eq(Mux(escaped, self.rx ^ FLIP, self.rx)),
             keep.addr.eq(length), keep.data.eq(self.body.payload), keep.en.eq(self.body.valid & self.body.ready),
         ]
+
+        m.d.sync += self.end.eq(count - CRC_BYTES)      # long still when the request starts
 
         # CRC: a byte goes into a register, from there it is XORed into the CRC, which is then shifted by 8 bits, one a cycle
         crc, shifts, take, taken, byte = Signal(32), Signal(range(9)), Signal(), Signal(8), Signal(8)
