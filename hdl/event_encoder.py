@@ -22,7 +22,8 @@ READ      tile | transpose << 4 | half << 5, range 1, steps 1, first 2, count 2,
 
 Packed codes: element after element a byte, magnitude and polarity << 7; 0x00 is one zero, 0x80 n are n zeros.
 
-Pulses last 2 cycles or more: their lanes stay high while they are recorded. FIRE and TRIM happen in the cycle after their window.
+A pulse happens in its second cycle: pulses last 3 cycles or more, and their lanes stay high while they are recorded. FIRE and
+TRIM happen in the cycle after their window.
 
 Ports
 -----
@@ -152,10 +153,10 @@ class EventEncoder(wiring.Component):
 
     def _events(self, m):
         """Record -> whether it is due in this cycle; in the order in which they are sent."""
-        now, high, self.refresh, self.beat = Signal(), Signal(), Signal(), Signal(65)
-        m.d.comb += now.eq((self.pulse_pos | self.pulse_neg).any())
+        pulses = [(self.pulse_pos | self.pulse_neg)[first:first + 64].any() for first in range(0, self.u.lanes, 64)]
+        now, high, self.refresh, self.beat = Signal(len(pulses)), Signal(), Signal(), Signal(65)
         with m.If(self.enable):
-            m.d.sync += [high.eq(now), self.refresh.eq(self.trace_refresh),
+            m.d.sync += [now.eq(Cat(pulses)), high.eq(now.any()), self.refresh.eq(self.trace_refresh),
                          self.beat.eq(Cat(self.m_axis_tlast, self.m_axis_tdata))]
         events = {}
         if self.link.trace:
@@ -168,7 +169,7 @@ class EventEncoder(wiring.Component):
                 with m.If(self.enable):
                     m.d.sync += running.eq(window)
                 events[record] = running & ~window
-        return {**events, Record.PULSE: now & ~high, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
+        return {**events, Record.PULSE: now.any() & ~high, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
 
     def _headers(self, m):
         """Record -> its fixed part."""

@@ -85,8 +85,8 @@ class LinkParams:
             if value > most:
                 raise ParamsError(f"{name} = {value}: on a board at most {most}")
         for name in ("set_cycles", "reset_cycles"):
-            if getattr(u, name) < 2:
-                raise ParamsError(f"{name} = {getattr(u, name)}: on a board at least 2")
+            if getattr(u, name) < 3:
+                raise ParamsError(f"{name} = {getattr(u, name)}: on a board at least 3")
 
     def code_bytes(self, u: UnitParams) -> int:
         """Bytes of a converter code [byte]."""

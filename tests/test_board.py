@@ -244,7 +244,7 @@ def test_link_parameters_out_of_range(changes):
 
 
 def test_units_that_no_board_can_carry():
-    for changes in ({"line_bits": 8}, {"set_cycles": 1}):
+    for changes in ({"line_bits": 8}, {"set_cycles": 2}):
         with pytest.raises(ParamsError, match=next(iter(changes))):
             LinkParams().check(UnitParams(**changes))
 
