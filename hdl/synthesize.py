@@ -48,8 +48,9 @@ MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", 
 
 _READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; "
          "{apart}flatten; "
-         "delete t:$print; opt -full; rename -unescape; ")
-"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
+         "delete t:$print; opt_clean; opt -full; rename -unescape; ")
+"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails),
+and ``opt`` meets two initial values of a constant bit that was not cleaned away before."""
 _APART = {"ecp5": "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; "}
 """Registers of the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip."""
 _MAP = {
