@@ -3,19 +3,30 @@
 Contract: counter[k] <- counter[k] + increment[k] in every cycle, modulo 2^counter_bits; ``clear`` sets all to 0. The increments
 pass one register first, so that a unit's event logic and a counter's carry chain are not one path.
 
-The counters stand in a memory with one adder. An increment first goes into a short sum of its event; in turn, ``PHASES`` cycles
-an event, the sum is taken and added to its counter. A counter's value is memory + sum + what was taken and is not yet written, so
-that a read is exact in every cycle. ``clear`` leaves the memory: a bit beside each counter says whether it was written since. The
-turn waits in cycles with ``read_en``, which must not come in two cycles one after the other: so a sum is emptied every
-(2 PHASES - 1) N_EVENTS cycles at least, and is as wide as that needs.
+The low bits of a counter, its sum, are a register that counts on its own. The whole counter stands in a memory as it was at its
+last turn; N counters take turns, one a cycle. If it has counted less than 2^bits(sum) since, the counter is at any time
 
-The sums of one block share an enable, the OR of its increments (a simulator evaluates one comparison).
+    the sum, and above it the memory's high bits, plus 1 if the memory's low bits are above the sum.
+
+A turn writes this back, a read gives it away; a read is in the place of a turn. A turn's write, two cycles after the memory was
+addressed, must not meet a read of the same counter: then that read is written instead, two cycles later. So the last read before
+a turn is written comes at most
+
+    max_age(N) = N + ceil(N / (READ_SPACING - 1)) + 2 cycles
+
+after the turn before it, and a sum of increments of w bits has as many bits as (2^w - 1) max_age(N). ``clear`` leaves the memory:
+until its first turn since is written, a counter is its sum.
+
+Of one block the increments of one bit share an enable, their OR, and so do the others (a simulator evaluates one comparison).
 
 Timing: an increment is visible to a read whose ``read_en`` comes at least 2 cycles later; ``read_value`` is valid in the cycle
-after ``read_en`` and held. The increments of the cycle of ``clear`` count, those of the cycle before it do not.
+after ``read_en``. The increments of the cycle of ``clear`` count, those of the cycle before it do not.
 Source: design choice.
 """
-from amaranth import Assert, Module, Mux, Signal, unsigned
+from functools import reduce
+from operator import or_
+
+from amaranth import Assert, Cat, Const, Module, Mux, Shape, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -23,10 +34,15 @@ from amaranth.lib.wiring import In, Out
 from model.events import EVENTS, INDEX, N_EVENTS
 from model.params import UnitParams
 
-__all__ = ["PHASES", "Counters", "event_widths"]
+__all__ = ["READ_SPACING", "Counters", "event_widths", "max_age", "unit_widths"]
 
-PHASES = 3
-"""Cycles of an event's turn: the memory is addressed | its output goes into a register | sum [cycles]."""
+READ_SPACING = 4
+"""Cycles from a read to the next one, at least."""
+
+
+def max_age(n: int) -> int:
+    """Cycles from a counter's turn to the last read before its next turn is written, at most, with ``n`` counters."""
+    return n + -(-n // (READ_SPACING - 1)) + 2
 
 
 def event_widths(*units) -> dict[str, int]:
@@ -47,12 +63,25 @@ def event_widths(*units) -> dict[str, int]:
     return widths
 
 
+def unit_widths(u: UnitParams) -> dict[str, int]:
+    """What ``event_widths`` gives for the units of a build, without them (tested)."""
+    lines, elements = range(u.n_lines * u.line_max + 1), range(u.vector_width + 1)
+    pulses = -(-u.lanes // min(u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles))
+    wide = {
+        "line_cycles": lines, "fired_codes": lines, "line_saturations": elements, "vector_saturations": elements,
+        "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13, "lines_skipped": 13,
+        "chi_saturations": range(u.lanes + 1), "set_pos": range(pulses + 1), "set_neg": range(pulses + 1),
+        "set_refresh": range(2 * pulses + 1), "reset_refresh": range(2 * pulses + 1),
+    }
+    return {event.name: Shape.cast(wide.get(event.name, 1)).width for event in EVENTS if u.capacitor or not event.capacitor}
+
+
 class Counters(wiring.Component):
     """Counters behind a read port by index.
 
     Parameters
     ----------
-    widths : dict of event name to bits of its increment, from ``event_widths``; default 16 for all.
+    widths : dict of event name to bits of its increment, from ``event_widths``; default: ``unit_widths(u)``.
 
     Members
     -------
@@ -61,12 +90,22 @@ class Counters(wiring.Component):
     clear : In(1)
         Set every counter to 0.
     read_en, read_index, read_value : In(1), In(range(N_EVENTS)), Out(counter_bits)
-        Read port; not in two cycles one after the other.
+        Read port; at most once in READ_SPACING cycles.
     """
 
     def __init__(self, u: UnitParams, widths: dict[str, int] | None = None):
-        self.u, self.counted = u, [event for event in EVENTS if widths is None or event.name in widths]
-        widths = widths or {event.name: 16 for event in EVENTS}
+        widths = widths or unit_widths(u)
+        self.u, self.counted = u, [event for event in EVENTS if event.name in widths]
+        self.n = max(INDEX[event.name] for event in self.counted) + 1
+        assert self.n >= READ_SPACING                   # a counter's turn comes when the one before is written
+        self.sums = {event.name: Signal(range(((1 << widths[event.name]) - 1) * max_age(self.n) + 1), name=f"sum_{event.name}")
+                     for event in self.counted}
+        self.memory = Memory(shape=unsigned(u.counter_bits), depth=N_EVENTS, init=[], attrs={"no_rw_check": 1})
+        self.read, self.write = self.memory.read_port(), self.memory.write_port()
+        self.turn, self.passed = Signal(range(self.n)), Signal(range(self.n + 1))   # whose turn; turns written since clear
+        self.pair, self.odd = Signal(-(-self.n // 2), init=1), Signal()             # turn // 2, one-hot, and turn % 2
+        # one cycle after the address: of a turn, or of a read in a turn's place; whose. Two cycles after: to be written
+        self.turned, self.met, self.address, self.due = Signal(), Signal(), Signal(range(N_EVENTS)), Signal()
         super().__init__({
             "events": In(data.StructLayout({event.name: widths[event.name] for event in self.counted})), "clear": In(1),
             "read_en": In(1), "read_index": In(range(N_EVENTS)), "read_value": Out(u.counter_bits),
@@ -74,64 +113,63 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        extra = ((2 * PHASES - 1) * N_EVENTS).bit_length()
-        sums = {event.name: Signal(len(self.events[event.name]) + extra, name=f"sum_{event.name}") for event in self.counted}
-        held, blocks = {}, {}
-        for event in self.counted:
-            blocks.setdefault(event.block, []).append(event.name)
-        for block, names in blocks.items():
-            layout = data.StructLayout({name: self.events[name].shape() for name in names})
-            increments = Signal(layout, name=f"held_{block}")
-            m.d.sync += [increments[name].eq(self.events[name]) for name in names]
-            with m.If(increments.as_value().any()):
-                m.d.sync += [sums[name].eq(sums[name] + increments[name]) for name in names]
-            held |= {name: increments[name] for name in names}
+        self._count(m)
+        m.submodules.memory = self.memory
+        read, write, turn, passed, pair, odd, bits = (
+            self.read, self.write, self.turn, self.passed, self.pair, self.odd, self.u.counter_bits)
+        low, high = min(map(len, self.sums.values())), max(map(len, self.sums.values()))
 
-        m.submodules.memory = memory = Memory(shape=unsigned(self.u.counter_bits), depth=N_EVENTS, init=[],
-                                              attrs={"no_rw_check": 1})
-        read, write = memory.read_port(), memory.write_port()
-        turn, phase, asked = Signal(range(N_EVENTS)), Signal(range(PHASES)), Signal()
-        taken, total = Signal(max(map(len, sums.values()))), Signal(self.u.counter_bits)
-        written = Signal(N_EVENTS)                       # since the last clear
+        # address: of the counter that is read or whose turn it is
+        at, last, known = Signal(range(N_EVENTS)), Signal(), Signal()       # known: the memory is no older than the last clear
+        m.d.comb += [at.eq(Mux(self.read_en, self.read_index, turn)), read.addr.eq(at), last.eq(turn == self.n - 1)]
+        m.d.sync += known.eq(at < passed)
+        with m.If(~self.read_en):
+            m.d.sync += [turn.eq(Mux(last, 0, turn + 1)), odd.eq(~odd & ~last)]
+            with m.If(odd | last):
+                m.d.sync += pair.eq(pair.rotate_left(1))
 
-        # the event that is read or whose turn it is
-        at, total_at = Signal(range(N_EVENTS)), Signal.like(taken)
-        m.d.comb += [at.eq(Mux(self.read_en, self.read_index, turn)), read.addr.eq(at), read.en.eq(self.read_en | (phase == 0))]
-        with m.Switch(at):
-            for event in self.counted:
-                with m.Case(INDEX[event.name]):
-                    m.d.comb += total_at.eq(sums[event.name])
+        # its sum, inverted; which bits a sum has: one flag for those that all have, one for each of the others
+        words = [Const(0, 2 * high - low + 1)] * (2 * len(pair))
+        for name, one in self.sums.items():
+            words[INDEX[name]] = Cat(~one, Const(0, high - len(one)), Const((2 << len(one) - low) - 1, high - low + 1))
+        second = Mux(self.read_en, self.read_index[0], odd)
+        chosen = [Mux(second, words[2 * index + 1], words[2 * index])
+                  & Mux(self.read_en, self.read_index[1:] == index, pair[index]).replicate(2 * high - low + 1)
+                  for index in range(len(pair))]
+        inverse, flags = Signal(high), Signal(high - low + 1)
+        m.d.sync += Cat(inverse, flags).eq(reduce(or_, chosen))
 
-        # turn
-        stored = Signal.like(total)                      # memory output, 0 where it is older than the last clear
-        known = Signal()
-        m.d.sync += [known.eq(written.bit_select(at, 1)), asked.eq((phase == 0) & ~self.read_en)]
-        m.d.comb += [stored.eq(Mux(known, read.data, 0)), write.addr.eq(turn), write.data.eq(total + taken),
-                     write.en.eq((phase == 2) & ~self.read_en)]
-        with m.If(asked):
-            m.d.sync += total.eq(stored)
-        with m.If(phase == 1):
-            m.d.sync += phase.eq(2)
-        with m.Elif(~self.read_en):
-            with m.If(phase == 0):
-                m.d.sync += [phase.eq(1), taken.eq(total_at)]
-                with m.Switch(turn):
-                    for event in self.counted:
-                        with m.Case(INDEX[event.name]):
-                            m.d.sync += sums[event.name].eq(held[event.name])
-            with m.Else():
-                m.d.sync += [phase.eq(0), turn.eq(Mux(turn == N_EVENTS - 1, 0, turn + 1)), written.bit_select(turn, 1).eq(1)]
+        # value: memory + ~sum carries out of the sum's bits if the memory's are above the sum
+        carried, extent = Signal(bits), Signal(bits)
+        m.d.comb += [
+            carried.eq(read.data + inverse), extent.eq(Cat(flags[0].replicate(low), flags[1:])),
+            self.read_value.eq((~inverse & extent) | (carried & known.replicate(bits) & ~extent)),
+        ]
 
-        # read
-        was_read, due, pending, kept = Signal(), Signal(), Signal.like(taken), Signal.like(total)
-        m.d.sync += was_read.eq(self.read_en)
-        with m.If(self.read_en):                         # due: its sum is taken, and in the next cycle offered to the memory
-            m.d.sync += [pending.eq(total_at), due.eq((phase != 0) & (turn == self.read_index))]
-        with m.If(was_read):
-            m.d.sync += kept.eq(self.read_value)
-        m.d.comb += self.read_value.eq(Mux(was_read, Mux(due, write.data, stored) + pending, kept))
+        # write: of a turn, or of the read that it would have met
+        turned, met, due, address, clash = self.turned, self.met, self.due, self.address, Signal()
+        m.d.comb += [clash.eq(self.read_en & (self.read_index == write.addr)), write.en.eq(due & ~clash)]
+        m.d.sync += [turned.eq(~self.read_en), met.eq(due & clash), address.eq(at),
+                     due.eq(turned | met), write.addr.eq(address), write.data.eq(self.read_value)]
+        with m.If(write.en & (passed != self.n)):
+            m.d.sync += passed.eq(passed + 1)
 
         with m.If(self.clear):
-            m.d.sync += [*(one.eq(0) for one in sums.values()), phase.eq(0), asked.eq(0), written.eq(0)]
-        m.d.sync += Assert(~(self.read_en & was_read), "counters read in two cycles one after the other")
+            m.d.sync += [*(one.eq(0) for one in self.sums.values()), turned.eq(0), met.eq(0), due.eq(0),
+                         turn.eq(0), pair.eq(1), odd.eq(0), passed.eq(0)]
+
+        before = Signal(READ_SPACING - 1)
+        m.d.sync += [before.eq(Cat(self.read_en, before)), Assert(~(self.read_en & before.any()), "counters read too often")]
         return m
+
+    def _count(self, m):
+        """Every sum takes its event's increment, one cycle late."""
+        groups = {}
+        for event in self.counted:
+            groups.setdefault((event.block, len(self.events[event.name]) > 1), []).append(event.name)
+        for (block, wide), names in groups.items():
+            layout = data.StructLayout({name: self.events[name].shape() for name in names})
+            increments = Signal(layout, name=f"held_{block}{'_wide' if wide else ''}")
+            m.d.sync += [increments[name].eq(self.events[name]) for name in names]
+            with m.If(increments.as_value().any()):
+                m.d.sync += [self.sums[name].eq(self.sums[name] + increments[name]) for name in names]

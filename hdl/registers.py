@@ -41,7 +41,7 @@ class Registers(wiring.Component):
     busy, done, accepting, stopped, error, error_pc, pc : In
         What STATUS, ERROR_PC and PC show.
     read_en, read_index, read_value : Out(1), Out(range(N_EVENTS)), In(counter_bits)
-        Read port of the counters: the value is valid in the cycle after ``read_en``.
+        Read port of the counters: the value is valid in the cycle after ``read_en``, at most once in 4 cycles (proved).
     active : Out(1)
         Must be clocked in this cycle.
     """

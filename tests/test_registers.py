@@ -10,6 +10,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib.wiring import In
 
 from cosim.build import run_cocotb, verilog_of
+from hdl.counters import READ_SPACING
 from hdl.registers import OKAY, SLVERR, Registers
 from model import commands
 from model.events import EVENTS, N_EVENTS
@@ -254,6 +255,10 @@ class AxiLiteContract(Elaboratable):
             age = Signal(3, name=f"age_{name}")
             m.d.sync += age.eq(Mux(ready & ~valid, age + 1, 0))
             m.d.comb += Assert(age <= 2)
+        # what the counters ask for
+        recent = Signal(READ_SPACING)
+        m.d.sync += recent.eq(Cat(dut.read_en, recent))
+        m.d.comb += [Assert(~(dut.read_en & recent[:-1].any())), Cover(dut.read_en & recent[-1])]
         m.d.comb += [
             Cover(fires("b") & (dut.s_axil_bresp == OKAY)), Cover(fires("b") & (dut.s_axil_bresp == SLVERR)),
             Cover(fires("r") & (dut.s_axil_rresp == OKAY)), Cover(fires("r") & (dut.s_axil_rresp == SLVERR)),
