@@ -285,10 +285,11 @@ def test_walk_timing(shape):
             commands.append(command(u, walk_src=case * words, walk_count=min(u.n_lines, u.chi_words // groups), lane_src=lane_src,
                                     lane_count=lanes, words_per_line=groups, rate=1, accumulate=1, threshold=1,
                                     exponent=u.eps_log2 - 2 * u.outer_bits + 1))
-    clear = command(u, UpdateOp.CLEAR, walk_count=u.chi_words, lane_count=1, words_per_line=1)
+    clears = [command(u, UpdateOp.CLEAR, walk_count=min(u.n_lines, u.chi_words - base), lane_count=1, words_per_line=1,
+                      chi_base=base) for base in range(0, u.chi_words, u.n_lines)]
     rtl, model = Rtl(u, vec, NO_EXPONENTS), Twin(u, vec.ravel(), NO_EXPONENTS)
-    rtl.run([clear, *commands])
-    compare(rtl, model, [clear, *commands])
+    rtl.run([*clears, *commands])
+    compare(rtl, model, [*clears, *commands])
 
 
 def test_lane_use():
