@@ -1,44 +1,55 @@
-"""Rounding and saturation used by every block; twin: ``model/digital/arith.py``.
+"""Shifting with rounding and the bounds of a result; twin: ``model/digital/arith.py``.
 
 Functions of expressions to expressions, without state. Bits are dropped only through these.
 
-``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up. Built as ``((2 v >> s) + 1) >> 1``: the carry chain
-follows the shifter and is as wide as the result.
+``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up; it is ``v >> s`` and the bit behind the point, which is
+added where a carry costs least. Clipped are results that do not fit.
 
-An expression is emitted once for every use: give ``fits`` and ``saturate``, which use theirs several times, a Signal.
+An expression is emitted once for every use: give ``fits`` a Signal.
 
 Source: design choice (``model/isa.py``).
 """
-from amaranth import Mux, Value
+from functools import reduce
+from operator import or_
 
-__all__ = ["fits", "round_shift", "saturate"]
+from amaranth import Cat, Mux, Signal, Value
 
-
-def _as(value, like):
-    return value.as_signed() if like.shape().signed else value
-
-
-def round_shift(value, shift):
-    """``value`` (signed or unsigned) divided by ``2^shift``, to nearest, ties up.
-
-    ``shift`` is an int or an unsigned expression. The result has the shape of ``value`` (it always fits).
-    """
-    value = Value.cast(value)
-    return _as(((((value << 1) >> shift) + 1) >> 1)[:len(value)], value)
+__all__ = ["fits", "highest", "shift_down"]
 
 
 def fits(value, bits):
     """1 when signed ``value`` is within -2^(bits-1) .. 2^(bits-1)-1."""
     value = Value.cast(value)
-    assert value.shape().signed, "saturate and fits take signed expressions"
+    assert value.shape().signed, "fits takes signed expressions"
     head = value[bits - 1:]
     return head.all() | ~head.any()
 
 
-def saturate(value, bits):
-    """Signed ``value`` clipped to -2^(bits-1) .. 2^(bits-1)-1, shape signed(bits); clipped where ``~fits(value, bits)``."""
-    value = Value.cast(value)
-    if len(value) <= bits:
-        return value
-    low = -1 << bits - 1
-    return Mux(fits(value, bits), value[:bits].as_signed(), Mux(value[-1], low, ~low))
+def shift_down(m, value, shift, bits):
+    """Signed ``value`` (a Signal) divided by ``2^shift``, rounded down: (its low ``bits`` bits, the bit behind the point, whether
+    it does not fit signed(bits)).
+
+    Shifts by the largest amount first, and keeps after each what can still come into the result: all else must be copies of the
+    sign. Signals of ``m`` named after ``value``.
+    """
+    sign, word, beyond = value[-1], Cat(0, value), []
+    for stage in reversed(range(len(shift))):
+        amount = 1 << stage
+        kept = min(bits + amount, len(word))            # the result, the bit behind the point, what other stages shift out
+        shifted = Signal(kept, name=f"{value.name}_by_{amount}")
+        m.d.comb += shifted.eq(Mux(shift[stage], Cat(word[amount:], sign.replicate(amount)), word))
+        beyond += [taken & (word[end:] ^ sign.replicate(len(word) - end)).any()
+                   for end, taken in ((kept, ~shift[stage]), (kept + amount, shift[stage])) if end < len(word)]
+        word = shifted
+    return word[1:], word[0], reduce(or_, beyond, word[bits] ^ sign)
+
+
+def highest(m, value):
+    """Place of the highest 1 of ``value`` (a Signal of a power of two bits), 0 where it is 0. Signals of ``m`` named after it."""
+    name, places = value.name, []
+    while len(value) > 1:
+        half = len(value) // 2
+        above, rest = Signal(name=f"{name}_above_{half}"), Signal(half, name=f"{name}_of_{half}")
+        m.d.comb += [above.eq(value[half:].any()), rest.eq(Mux(above, value[half:], value[:half]))]
+        value, places = rest, [above, *places]
+    return Cat(*places)

@@ -20,18 +20,21 @@ start again.
 next command is armed.
 
 Output. Words of ``i_emit`` and ``i_dump`` (never both in a packet's time: asserted) leave as ceil(count / 4) beats each, at
-least one; a beat that is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep`` marks the bytes of
-the elements.
+least one; words of 1 or 2 elements gather in a beat, up to the end of the packet and, of ``i_dump``, of a chi word. A beat that
+is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep`` marks the bytes of the elements.
 
 Ports: ``w_host`` and ``lut_write`` as in ``hdl.vector_memory`` and ``hdl.ports``; ``active``: must be clocked in this cycle.
-``s_axis_tready`` depends on ``w_host.ready`` and ``o_load.ready`` in the same cycle, on no AXI input.
-Timing: without stalls, in: one beat per cycle (a beat of bytes into vector_width = 4: 2 cycles; into a table: 4 cycles, of
-bytes 8); a word is written in the cycle after its last beat. Out: one beat per cycle, first beat 1 cycle after the word is valid.
+``s_axis_tready`` depends on ``w_host.ready`` and ``o_load.ready`` in the same cycle, on no AXI input. A beat stays on ``s_axis``
+while it passes; only words longer than a beat gather here.
+Timing: without stalls, in, from the second cycle after the command on: a beat per cycle, or in as many cycles as it fills words
+(of bytes 8 / vector_width, else 4 / vector_width), in 4 entries, of bytes 8; ``s_axis_tready`` is high in the last cycle. A
+word is written with the beat that fills it. Out: one beat or word per cycle, the beat 1 cycle after the word that fills it.
 Twin: ``model/digital/host_stream.py``. Source: design choice; AMBA AXI4-Stream (ARM IHI 0051).
 """
 from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hdl.ports import AcceptCommand, LutWriteSignature, WordStream
 from hdl.vector_memory import VectorWrite
@@ -53,6 +56,7 @@ class HostStream(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        self.slot = Signal(range(max(BEAT_ELEMENTS // u.vector_width, 1)))      # words in the beat on m_axis; where they gather
         axis = {"tdata": 8 * BEAT_BYTES, "tkeep": BEAT_BYTES, "tlast": 1, "tvalid": 1}
         super().__init__({
             **{f"s_axis_{name}": In(bits) for name, bits in axis.items()}, "s_axis_tready": Out(1),
@@ -72,141 +76,170 @@ class HostStream(wiring.Component):
     def _receive(self, m):
         """The input side; returns when it must be clocked."""
         u, width = self.u, self.u.vector_width
-        # a chi word on o_load: its words, beats of a full and of the last one, elements of the last one
+        # a chi word on o_load: its words, elements of the last one
         load_words, load_tail = -(-u.lanes // width), (u.lanes - 1) % width + 1
-        load_beats = (load_words - 1) * (width // BEAT_ELEMENTS) + -(-load_tail // BEAT_ELEMENTS)
 
-        # the armed command and the packet's length; beats_left, elements_left, word, place move with the packet
-        command, loading, armed = Signal(AcceptCommand(u)), Signal(), Signal()
-        total_beats = Signal(range(max(1 << 14, u.chi_words * load_beats) + 1))
-        beats_left, last_keep = Signal.like(total_beats), Signal(BEAT_BYTES)
-        elements_left, word, entry = Signal(16), Signal(12), Signal(16)
-        place, place_last, load_count = Signal(range(load_words)), Signal(), Signal(range(width + 1))
-        # beats are collected in ``buffer`` until it is ``full``, then leave in parts
-        buffer = Signal(u.element_bits * max(width, BEAT_BYTES))
-        slot, part = Signal(range(width // BEAT_ELEMENTS + 1)), Signal(range(BEAT_BYTES))
-        group_last, part_last, full, complete, skipping, again = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
-        inside = Signal()  # the packet on s_axis has begun and not ended
+        # the armed command; ``fresh``: its packet is to begin
+        armed, fresh, loading = Signal(), Signal(), Signal()
+        dst, lut, wide, to_lut = Signal(12), Signal(3), Signal(), Signal()
+        size = Signal(16)                               # elements of the packet, LOAD: chi words, less one
+        inside, skipping = Signal(), Signal()           # a packet has begun on s_axis and not ended; up to its end
+        # moving with the packet: what follows the present element, or chi word; the word, or entry, written next; LOAD: place in
+        # the chi word
+        rest, at, place, place_last = Signal(16), Signal(16), Signal(range(load_words)), Signal()
         m.d.comb += place_last.eq(place == load_words - 1)
 
-        # take beats
-        final, good, take, leave = Signal(), Signal(), Signal(), Signal()
+        # a beat passes in steps: entries of a table, words, or, where words are longer than a beat, as a whole
+        step, n_step = Signal(range(BEAT_BYTES)), Signal(range(BEAT_BYTES + 1))      # n_step: what ``rest`` falls by
+        step_last, final, word_end, chi_end = Signal(), Signal(), Signal(), Signal()
+        word, mask = Signal(u.element_bits * width), Signal(width)
+        bytes_step, wide_step = min(width, BEAT_BYTES), min(width, BEAT_ELEMENTS)
         m.d.comb += [
-            final.eq(beats_left == 1),
-            good.eq(Mux(final, self.s_axis_tlast & ((self.s_axis_tkeep & last_keep) == last_keep),
-                        ~self.s_axis_tlast & self.s_axis_tkeep.all())),
-            self.s_axis_tready.eq(armed & ~complete & ~again & ~self.disarm & (~full | leave)),
-            take.eq(self.s_axis_tvalid & self.s_axis_tready),
-            group_last.eq(slot == Mux(loading, Mux(place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1), Mux(
-                command.to_lut, 0, Mux(command.wide, width // BEAT_ELEMENTS - 1, max(width // BEAT_BYTES, 1) - 1)))),
+            n_step.eq(Mux(loading, chi_end, Mux(to_lut, 1, Mux(wide, wide_step, bytes_step)))),
+            final.eq(~rest[3:].any() & (rest[:3] < n_step)),
+            step_last.eq(final | chi_end | (step == Mux(to_lut, Mux(wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
+                wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1)))),
         ]
-        with m.If(leave):
-            m.d.sync += full.eq(0)
+
+        # take beats
+        good, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal()
+        tail = Mux(loading, 2 * ((load_tail - 1) % BEAT_ELEMENTS) + 1, Mux(wide, Cat(1, size[:2]), size[:3]))   # last byte
+        ready = armed & ~fresh & ~self.disarm
+        m.d.comb += [
+            good.eq(Mux(final, self.s_axis_tlast & Cat(bit | (tail < k) for k, bit in enumerate(self.s_axis_tkeep)).all(),
+                        ~self.s_axis_tlast & self.s_axis_tkeep.all())),
+            go.eq(Mux(loading, self.o_load.ready, self.w_host.ready | ~word_end)),
+            self.s_axis_tready.eq(ready & (skipping | (step_last & go))), take.eq(self.s_axis_tvalid & self.s_axis_tready),
+            offered.eq(self.s_axis_tvalid & ready & ~skipping), move.eq(offered & go),
+            self.events.packets_in.eq(take & ~skipping & good & final),
+        ]
         with m.If(take):
             m.d.sync += inside.eq(~self.s_axis_tlast)
             with m.If(skipping):
                 m.d.sync += skipping.eq(~self.s_axis_tlast)
-            with m.Elif(good):
-                self._insert(m, buffer, slot, command.wide | loading)
-                m.d.sync += [beats_left.eq(beats_left - 1), complete.eq(final), slot.eq(slot + 1)]
-                m.d.comb += self.events.packets_in.eq(final)
-                with m.If(group_last | final):
-                    m.d.sync += [slot.eq(0), full.eq(1), place.eq(Mux(place_last, 0, place + 1)),
-                                 load_count.eq(Mux(place_last, load_tail, width))]
+            with m.Elif(good & final):
+                m.d.sync += armed.eq(0)
+        with m.If(fresh):
+            m.d.sync += [fresh.eq(0), rest.eq(size), at.eq(Mux(to_lut, 0, dst)), place.eq(0), step.eq(0)]
+        with m.Elif(move):
+            m.d.sync += [rest.eq(rest - n_step), at.eq(at + (to_lut | word_end)), step.eq(Mux(step_last, 0, step + 1))]
+            with m.If(word_end):
+                m.d.sync += place.eq(Mux(place_last, 0, place + 1))
 
-        # let parts leave
-        m.d.comb += part_last.eq(part == Mux(
-            loading, 0, Mux(command.to_lut, Mux(command.wide, 3, 7), (~command.wide if width < BEAT_BYTES else 0))))
+        # words and entries leave, but not with the end of a wrong beat: then o_load hears that the packet begins anew
+        wrong, leave = step_last & ~good, offered & (good | ~step_last)
         m.d.comb += [
-            leave.eq(full & part_last & Mux(loading, self.o_load.ready, command.to_lut | self.w_host.ready)),
-            self.w_host.valid.eq(full & ~loading & ~command.to_lut), self.w_host.payload.addr.eq(word),
-            self.w_host.payload.mask.eq(Mux(elements_left >= width, (1 << width) - 1,
-                                            ~(Const((1 << width) - 1, width) << elements_left[:width.bit_length() - 1]))),
-            self.w_host.payload.data.eq(buffer.word_select(part[0], u.element_bits * width) if width < BEAT_BYTES else buffer),
-            self.lut_write.en.eq(full & ~loading & command.to_lut & (elements_left != 0) & (entry >> u.lut_bits == 0)),
-            self.lut_write.lut.eq(command.lut), self.lut_write.index.eq(entry),
-            self.lut_write.data.eq(buffer.word_select(part, u.element_bits)),
-            self.o_load.valid.eq((full & loading) | again), self.o_load.payload.elements.eq(buffer),
-            self.o_load.payload.count.eq(Mux(again, 0, load_count)), self.o_load.payload.last.eq(complete),
+            self.w_host.valid.eq(leave & word_end & ~loading), self.w_host.payload.addr.eq(at),
+            self.w_host.payload.mask.eq(mask), self.w_host.payload.data.eq(word),
+            self.lut_write.en.eq(leave & to_lut & (at >> u.lut_bits == 0)), self.lut_write.lut.eq(lut),
+            self.lut_write.index.eq(at), self.lut_write.data.eq(self._element(step, wide)),
+            self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.elements.eq(word),
+            self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width))), self.o_load.payload.last.eq(final),
         ]
-        with m.If(self.w_host.valid & self.w_host.ready):
-            m.d.sync += [word.eq(word + 1), part.eq(Mux(part_last, 0, part + 1)),
-                         elements_left.eq(Mux(elements_left >= width, elements_left - width, 0))]
-        with m.If(full & ~loading & command.to_lut):
-            m.d.sync += [entry.eq(entry + 1), part.eq(Mux(part_last, 0, part + 1)),
-                         elements_left.eq(Mux(elements_left != 0, elements_left - 1, 0))]
-        with m.If(leave & complete):
-            m.d.sync += armed.eq(0)
+        inside_count = Cat(~final | (rest[:3] >= k) for k in range(min(width, BEAT_BYTES)))
+        if width <= BEAT_ELEMENTS:
+            places = (Cat(Const(k, exact_log2(width)), step)[:3] for k in range(width))
+            m.d.comb += [word.eq(Cat(self._element(element, wide) for element in places)), mask.eq(inside_count),
+                         word_end.eq(~to_lut), chi_end.eq(loading & place_last)]
+        else:
+            slot, kept, kept_mask = Signal(range(width // BEAT_ELEMENTS)), Signal.like(word), Signal.like(mask)
+            load_slots = Mux(place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1)
+            slot_last = slot == Mux(loading, load_slots, Mux(wide, width // BEAT_ELEMENTS, width // BEAT_BYTES) - 1)
+            m.d.comb += [word_end.eq((slot_last | final) & ~to_lut), chi_end.eq(loading & place_last & slot_last),
+                         word.eq(kept), mask.eq(kept_mask)]
+            with m.If(wide):
+                m.d.comb += [word.word_select(slot, 8 * BEAT_BYTES).eq(self.s_axis_tdata),
+                             mask.word_select(slot, BEAT_ELEMENTS).eq(inside_count[:BEAT_ELEMENTS])]
+            with m.Else():
+                half = slot[:max(len(slot) - 1, 1)]
+                beat = Cat(self._element(Const(k, 3), 0) for k in range(BEAT_BYTES))
+                m.d.comb += [word.word_select(half, u.element_bits * BEAT_BYTES).eq(beat),
+                             mask.word_select(half, BEAT_BYTES).eq(inside_count)]
+            with m.If(fresh):
+                m.d.sync += [slot.eq(0), kept_mask.eq(0)]
+            with m.Elif(move):
+                m.d.sync += [slot.eq(Mux(word_end, 0, slot + 1)), kept.eq(word), kept_mask.eq(Mux(word_end, 0, mask))]
 
         # refuse: forget what came, wait for tlast, expect the packet from its start
         refuse = take & ~skipping & ~good
         m.d.comb += self.events.packets_refused.eq(refuse | (self.disarm & inside & ~skipping))
         with m.If(refuse):
-            m.d.sync += [
-                skipping.eq(~self.s_axis_tlast), again.eq(loading), slot.eq(0), place.eq(0), word.eq(command.dst), entry.eq(0),
-                elements_left.eq(command.count), beats_left.eq(total_beats),
-            ]
-        with m.If(again & self.o_load.ready):
-            m.d.sync += again.eq(0)
+            m.d.sync += [skipping.eq(~self.s_axis_tlast), fresh.eq(1)]
 
         # arm
-        size = Signal(17)
+        new = self.i_accept.payload
         m.d.comb += [
-            size.eq(Mux(self.i_accept.payload.wide, self.i_accept.payload.count << 1, self.i_accept.payload.count)),
             self.i_accept.ready.eq(~armed & ~self.disarm),
             self.i_load.ready.eq(~armed & ~self.disarm & ~self.i_accept.valid), self.accepting.eq(armed),
         ]
-        fresh = [complete.eq(0), slot.eq(0), place.eq(0), entry.eq(0)]
         with m.If(self.i_accept.valid & ~armed):
-            beats = (size + BEAT_BYTES - 1) >> 3
-            m.d.sync += [
-                *fresh, command.eq(self.i_accept.payload), loading.eq(0), armed.eq(beats != 0), total_beats.eq(beats),
-                beats_left.eq(beats), word.eq(self.i_accept.payload.dst), elements_left.eq(self.i_accept.payload.count),
-                last_keep.eq(Mux(size[:3] == 0, 0xFF, ~(Const(0xFF, 8) << size[:3]))),
-            ]
+            m.d.sync += [armed.eq(new.count != 0), fresh.eq(1), loading.eq(0), dst.eq(new.dst), lut.eq(new.lut),
+                         wide.eq(new.wide), to_lut.eq(new.to_lut), size.eq(new.count - 1)]
         with m.Elif(self.i_load.valid & ~armed):
-            beats = self.i_load.payload.words * load_beats
-            m.d.sync += [
-                *fresh, loading.eq(1), armed.eq(beats != 0), total_beats.eq(beats), beats_left.eq(beats),
-                last_keep.eq((1 << 2 * ((load_tail - 1) % BEAT_ELEMENTS + 1)) - 1),
-            ]
-        m.d.sync += Assert(Mux(armed, ~(full & again), ~(full | again)), "beats without a command")
+            words = self.i_load.payload.words
+            m.d.sync += [armed.eq(words != 0), fresh.eq(1), loading.eq(1), wide.eq(1), to_lut.eq(0), size.eq(words - 1)]
         with m.If(self.disarm):
-            m.d.sync += [armed.eq(0), full.eq(0), again.eq(0), part.eq(0), skipping.eq(inside)]
-        return self.disarm | self.i_accept.valid | self.i_load.valid | full | again | (armed & self.s_axis_tvalid)
+            m.d.sync += [armed.eq(0), fresh.eq(0), skipping.eq(inside)]
+        return self.disarm | self.i_accept.valid | self.i_load.valid | fresh | (armed & self.s_axis_tvalid)
 
-    def _insert(self, m, buffer, slot, wide):
-        """Put the elements of a beat at place ``slot`` of the buffer."""
-        u = self.u
-        narrow = Cat(Cat(self.s_axis_tdata.word_select(k, 8), Const(0, u.element_bits - 8)) for k in range(BEAT_BYTES))
-        with m.If(wide):
-            m.d.sync += buffer.word_select(slot, u.element_bits * BEAT_ELEMENTS).eq(self.s_axis_tdata)
-        with m.Else():
-            m.d.sync += buffer.word_select(slot[:max(len(slot) - 1, 1)], u.element_bits * BEAT_BYTES).eq(narrow)
+    def _element(self, place, wide):
+        """Element ``place`` (3 bit) of a beat."""
+        low = self.s_axis_tdata.word_select(Mux(wide, Cat(0, place[:2]), place), 8)
+        return Cat(low, Mux(wide, self.s_axis_tdata.word_select(Cat(1, place[:2]), 8), 0))
 
     def _send(self, m):
         """The output side; returns when it must be clocked."""
-        u = self.u
-        word, valid, ready = Signal(WordStream(u).members["payload"].shape), Signal(), Signal()
-        beat, free, word_end = Signal(range(u.vector_width // BEAT_ELEMENTS)), Signal(), Signal()
-        beat_data = word.elements.as_value().word_select(beat, 8 * BEAT_BYTES)
-        filled = Cat(beat * BEAT_ELEMENTS + k < word.count for k in range(BEAT_ELEMENTS))
-        packet_end = word.last & word_end
+        u, width = self.u, self.u.vector_width
+        word, valid, free, word_end = Signal(WordStream(u).members["payload"].shape), Signal(), Signal(), Signal()
         m.d.comb += [
             word.eq(Mux(self.i_emit.valid, self.i_emit.payload.as_value(), self.i_dump.payload.as_value())),
-            valid.eq(self.i_emit.valid | self.i_dump.valid),
-            free.eq(~self.m_axis_tvalid | self.m_axis_tready),
-            word_end.eq(((beat + 1) * BEAT_ELEMENTS) >= word.count),
-            ready.eq(free & word_end), self.i_emit.ready.eq(ready), self.i_dump.ready.eq(ready & ~self.i_emit.valid),
+            valid.eq(self.i_emit.valid | self.i_dump.valid), free.eq(~self.m_axis_tvalid | self.m_axis_tready),
+            self.i_emit.ready.eq(free & word_end), self.i_dump.ready.eq(free & word_end & ~self.i_emit.valid),
             self.events.packets_out.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
         ]
+        m.d.sync += Assert(~(self.i_emit.valid & self.i_dump.valid), "EMIT and DUMP at once")
+        if width > BEAT_ELEMENTS:
+            self._send_beats(m, word, valid, free, word_end)
+        else:
+            m.d.comb += word_end.eq(1)
+            self._send_words(m, word, valid & free, free)
+        return valid | self.m_axis_tvalid
+
+    def _send_beats(self, m, word, valid, free, word_end):
+        """A word leaves as one or more beats."""
+        u = self.u
+        beat = Signal(range(u.vector_width // BEAT_ELEMENTS))
+        filled = Cat(beat * BEAT_ELEMENTS + k < word.count for k in range(BEAT_ELEMENTS))
+        packet_end = word.last & word_end
+        m.d.comb += word_end.eq(((beat + 1) * BEAT_ELEMENTS) >= word.count)
         with m.If(free):
             m.d.sync += self.m_axis_tvalid.eq(valid)
             with m.If(valid):
                 m.d.sync += [
                     beat.eq(Mux(word_end, 0, beat + 1)), self.m_axis_tlast.eq(packet_end),
-                    self.m_axis_tdata.eq(beat_data & Cat(bit.replicate(u.element_bits) for bit in filled)),
+                    self.m_axis_tdata.eq(word.elements.as_value().word_select(beat, 8 * BEAT_BYTES)
+                                         & Cat(bit.replicate(u.element_bits) for bit in filled)),
                     self.m_axis_tkeep.eq(Cat((bit | ~packet_end).replicate(2) for bit in filled)),
                 ]
-        m.d.sync += Assert(~(self.i_emit.valid & self.i_dump.valid), "EMIT and DUMP at once")
-        return valid | self.m_axis_tvalid
+
+    def _send_words(self, m, word, take, free):
+        """Words gather in a beat, up to the end of the packet or of a chi word."""
+        u, width = self.u, self.u.vector_width
+        slot, slots, words = self.slot, BEAT_ELEMENTS // width, -(-u.lanes // width)
+        lane, beat_end = Signal(range(words)), Signal()            # lane: word of the chi word
+        lane_last = ~self.i_emit.valid & (lane == words - 1)
+        m.d.comb += beat_end.eq(word.last | lane_last | (slot == slots - 1))
+        with m.If(free):
+            m.d.sync += self.m_axis_tvalid.eq(take & beat_end)
+        with m.If(take):
+            m.d.sync += [slot.eq(Mux(beat_end, 0, slot + 1)), self.m_axis_tlast.eq(word.last)]
+            with m.If(~self.i_emit.valid):
+                m.d.sync += lane.eq(Mux(lane_last, 0, lane + 1))
+            for place in range(BEAT_ELEMENTS):
+                part, k = divmod(place, width)
+                element, keep = self.m_axis_tdata.word_select(place, u.element_bits), self.m_axis_tkeep.word_select(place, 2)
+                filled = word.count > k
+                with m.If(slot == part):
+                    m.d.sync += [element.eq(Mux(filled, word.elements[k], 0)), keep.eq((filled | ~word.last).replicate(2))]
+                with m.Elif(slot < part):
+                    m.d.sync += [element.eq(0), keep.eq((~word.last).replicate(2))]

@@ -1,4 +1,4 @@
-"""Operand fetch of UPDATE: vector memory words to operand codes, lane codes into a register, walk words to the walker.
+"""Operand fetch of UPDATE: vector memory words to operand codes, lane codes to where they wait, walk words to the walker.
 
 Contract, per element v of a vector with right shift ``shift`` (the line code, then its top bits, rounded):
 
@@ -13,14 +13,17 @@ depth non-empty walk words come before the last lane word, so lanes never wait f
 
 ``sweep``: nothing is read; every position below ``walk_count`` is walked, with code 0, and no lanes are loaded.
 
+Lane codes wait in registers, or, where a line has several chi words and none begins within a vector word, in a memory with a word
+for each.
+
 Stages (``go`` high, walker not blocked): address | data, without its sign | |v|, shift by fours | shift, clip, round | walk word
 offered. The read port holds.
 
-Timing: one word per cycle; lane codes are in the register 4 moving cycles after their address, walk words are offered then.
+Timing: one word per cycle; lane codes are there 4 moving cycles after their address, walk words are offered then.
 Source: design choice.
 """
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.ports import UpdateCommand, VectorReadSignature
@@ -58,11 +61,12 @@ class Operands(wiring.Component):
     go : In(1)
         The unit moves.
     vector : Out(VectorReadSignature(u))
-        Read port "update" of the vector memory.
+        Read port "update" of the vector memory. Counts are at most ``n_lines``.
     o_walk : Out(stream.Signature(WalkWord(u)))
         Walk words; words with an empty mask included.
-    lane_codes : Out
-        Codes of all positions of the lane axis, packed, position 0 first. ``lanes_loaded``: complete.
+    group, lane_codes : In, Out
+        Codes of the lanes of a chi word of a line, packed, lane 0 first: of the word that ``group`` named a cycle before.
+        ``lanes_loaded``: they are complete.
     idle : Out(1)
         Everything is fetched and handed over.
     trace_lane_stb, trace_lane_address, trace_lanes : Out
@@ -76,7 +80,7 @@ class Operands(wiring.Component):
         super().__init__({
             "start": In(1), "sweep": In(1), "i": In(UpdateCommand(u)), "command": In(UpdateCommand(u)), "go": In(1),
             "vector": Out(VectorReadSignature(u)), "o_walk": Out(stream.Signature(WalkWord(u))),
-            "lane_codes": Out(self.lane_words * u.vector_width * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
+            "group": In(range(u.groups_max)), "lane_codes": Out(u.lanes * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
             "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
             "trace_lanes": Out(data.ArrayLayout(self.code_bits, u.vector_width)),
         })
@@ -84,11 +88,13 @@ class Operands(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         u, width, command, code_bits = self.u, self.u.vector_width, self.command, self.code_bits
-        tag = data.StructLayout({"valid": 1, "lane": 1, "index": 13, "span": range(width + 1)})
+        words = range(u.n_lines // width)                # of a vector along a side
+        tag = data.StructLayout({"valid": 1, "lane": 1, "index": words, "span": range(width + 1)})
 
         # address: in turn, lane words, the other walk words
-        walk_left, lane_left, walk_due, lane_due = Signal(13), Signal(13), Signal(), Signal()    # due: left != 0
-        walk_index, lane_index = Signal(13), Signal(13)
+        walk_left, lane_left = Signal(range(u.n_lines + 1)), Signal(range(u.n_lines + 1))
+        walk_due, lane_due = Signal(), Signal()          # left != 0
+        walk_index, lane_index, index = Signal(words), Signal(words), Signal(words)
         sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal()
         turn = Signal(2)                                 # walk words since a lane word, at most 2
         fetched, held, placed = Signal(tag), Signal(tag), Signal(tag)
@@ -97,7 +103,8 @@ class Operands(wiring.Component):
             move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
             take_lane.eq(lane_due & (found | turn[1] | ~walk_due)), take_walk.eq(walk_due & ~take_lane),
             self.vector.en.eq(move & (take_lane | take_walk) & ~sweep),
-            self.vector.addr.eq(Mux(take_lane, command.lane_src + lane_index, command.walk_src + walk_index)),
+            index.eq(Mux(take_lane, lane_index, walk_index)),
+            self.vector.addr.eq(Mux(take_lane, command.lane_src, command.walk_src) + index),
         ]
         with m.If(move):
             with m.If(take_lane):
@@ -108,7 +115,7 @@ class Operands(wiring.Component):
                              turn.eq(turn + ~turn[1])]
             m.d.sync += [
                 fetched.valid.eq(take_lane | take_walk), fetched.lane.eq(take_lane),
-                fetched.index.eq(Mux(take_lane, lane_index, walk_index)), fetched.span.eq(Mux(left > width, width, left)),
+                fetched.index.eq(index), fetched.span.eq(Mux(left > width, width, left)),
                 held.eq(fetched), placed.eq(held),
             ]
 
@@ -137,13 +144,10 @@ class Operands(wiring.Component):
         m.d.sync += started.eq(self.start)               # many registers: not in the cycle of the handshake
         m.d.comb += [load_lane.eq(placed.valid & placed.lane),     # without ``move``, for the same: what is held is loaded again
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
-        for word in range(self.lane_words):
-            lanes = Signal(width * code_bits, name=f"lanes{word}", reset_less=True)
-            m.d.comb += self.lane_codes.word_select(word, width * code_bits).eq(lanes)
-            with m.If(started):
-                m.d.sync += lanes.eq(0)
-            with m.Elif(load_lane & (placed.index == word)):
-                m.d.sync += lanes.eq(codes)
+        group = Signal.like(self.group)                  # whose codes are on ``lane_codes``
+        m.d.sync += group.eq(self.group)
+        store = self._store if u.groups_max > 1 and u.lanes % width == 0 else self._hold
+        store(m, started, load_lane, move, placed.index, codes, group)
         with m.If(move & ~lane_follows):
             m.d.sync += self.lanes_loaded.eq(1)
         walk = self.o_walk.payload
@@ -166,3 +170,38 @@ class Operands(wiring.Component):
                 turn.eq(0), fetched.valid.eq(0), held.valid.eq(0), placed.valid.eq(0), self.o_walk.valid.eq(0),
             ]
         return m
+
+    def _hold(self, m, started, load, move, index, codes, group):
+        """Keep the codes of all lane words in registers."""
+        u, bits = self.u, self.u.vector_width * self.code_bits
+        lanes = [Signal(bits, name=f"lanes{word}", reset_less=True) for word in range(self.lane_words)]
+        for word, register in enumerate(lanes):
+            with m.If(started):
+                m.d.sync += register.eq(0)
+            with m.Elif(load & (index == word)):
+                m.d.sync += register.eq(codes)
+        group_bits = u.lanes * self.code_bits
+        with m.Switch(group):
+            for place in range(u.groups_max):
+                with m.Case(place):
+                    m.d.comb += self.lane_codes.eq(Cat(lanes)[place * group_bits:(place + 1) * group_bits])
+
+    def _store(self, m, started, load, move, index, codes, group):
+        """Keep them in a memory; lane words come in order. Where none was written is 0: ``filled`` tells, of the last group."""
+        u, parts = self.u, self.u.lanes // self.u.vector_width
+        m.submodules.lanes = lanes = memory.Memory(
+            shape=data.ArrayLayout(len(codes), parts), depth=u.groups_max, init=[])
+        write = lanes.write_port(granularity=1)
+        read = lanes.read_port(transparent_for=[write])
+        place, part, last_group, filled = Signal.like(group), Signal(range(parts)), Signal.like(group), Signal(parts)
+        m.d.comb += [write.addr.eq(place), write.en.eq(Mux(load, 1 << part, 0)), read.addr.eq(self.group),
+                     *(write.data[k].eq(codes) for k in range(parts))]
+        with m.If(started):
+            m.d.sync += [place.eq(0), part.eq(0), last_group.eq(0), filled.eq(0)]
+        with m.Elif(load & move):
+            m.d.sync += [part.eq(part + 1), last_group.eq(place), filled.eq(Mux(part == 0, 1, filled << 1 | 1))]
+            with m.If(part == parts - 1):
+                m.d.sync += [part.eq(0), place.eq(place + 1)]
+        for k in range(parts):
+            there = (group < last_group) | ((group == last_group) & filled[k])
+            m.d.comb += self.lane_codes.word_select(k, len(codes)).eq(Mux(there, read.data[k], 0))

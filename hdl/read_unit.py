@@ -9,8 +9,9 @@ DRIVE   defines all lines: line first + e (e < count; first a multiple of vector
         off it and becomes ``step_shift``, which holds to the next such DRIVE.
 POINT   all lines 0 but ``first``, which gets code ``steps`` (positive, at most line_max).
 READ    a window of ``steps`` (1 to line_max) PWM steps, then ``convert`` for one cycle, then the codes of outputs
-        first .. first + count - 1 (any first, count >= 1), word by word, sign-extended into the vector words from ``address`` on
-        if ``store``. ``tile, transpose, half, range, out_first, out_count`` hold from the accept of a READ to the next.
+        first .. first + count - 1 (any first, count 1 to n_lines), word by word, sign-extended into the vector words from
+        ``address`` on if ``store``. ``tile, transpose, half, range, out_first, out_count`` hold from the accept of a READ to the
+        next.
 FIRE    a train: a window of ``slots`` slots of row and train drivers at once; the tile sees ``fire``.
 TRIM    a window of ``steps`` steps in which the lines program the cells of ``trim_line``; the tile sees ``trim``. After RESET
         reset_gap_cycles of silence.
@@ -93,7 +94,7 @@ class ReadUnit(wiring.Component):
             "events": Out(data.StructLayout({
                 "phase_drive": 1, "phase_window": 1, "phase_convert": 1, "phase_readout": 1,
                 "line_cycles": range(u.n_lines * u.line_max + 1), "line_saturations": range(u.vector_width + 1),
-                "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13,
+                **{f"conversions_{kind}": range(u.n_lines + 1) for kind in ("forward", "transpose", "scan")},
                 **(capacitor if u.capacitor else {}),
             })),
         })
@@ -102,8 +103,9 @@ class ReadUnit(wiring.Component):
         m = Module()
         u, command, lines, width = self.u, self.i.payload, self.lines, self.u.vector_width
 
-        left = Signal(13)                               # elements of this word and all later ones
-        address = Signal(12)                            # vector word: DRIVE: next to fetch; READ: next to store
+        left = Signal(range(u.n_lines + 1))             # elements of this word and all later ones
+        address = Signal.like(self.vector.addr)         # vector word: DRIVE: next to fetch; READ: next to store
+        outputs, index = Signal.like(left), Signal.like(left)   # READ: how many, and those of the words taken
         shift, steps, store = Signal(5), Signal(u.line_bits), Signal()
         line_word = Signal(lines.addr.shape())          # word of lines of the elements on ``vector.data``
         first_seen = Signal()                           # READ: a code word has come
@@ -113,15 +115,17 @@ class ReadUnit(wiring.Component):
         first_place, first_word = command.first[:place_bits], command.first[place_bits:]
         m.d.comb += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width)]
 
-        # |v|, then shifted and limited to line_max on its way to the line drivers
+        # v, or ~v where it is below 0, then |v| shifted and limited to line_max on its way to the line drivers
         fetched = self.vector.data
-        absolute = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
+        distance, below = Signal(data.ArrayLayout(unsigned(u.element_bits), width)), Signal(width)
         loading, phase_drive, idle = Signal(), Signal(), Signal()
         shifted = [Signal(u.element_bits + u.capacitor, name=f"shifted{k}") for k in range(width)]
         over, added = Signal(width), Signal(DITHER_BITS)
         m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
         for k in range(width):
-            m.d.comb += shifted[k].eq(absolute[k] + added >> shift if u.capacitor else absolute[k] >> shift)
+            absolute = Signal(u.element_bits, name=f"absolute{k}")
+            m.d.comb += absolute.eq(distance[k] + below[k])
+            m.d.comb += shifted[k].eq(absolute + added >> shift if u.capacitor else absolute >> shift)
             m.d.comb += lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits]))
 
         # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
@@ -147,7 +151,8 @@ class ReadUnit(wiring.Component):
             self.vector.addr.eq(Mux(idle, command.address, address)),
             lines.steps.eq(Mux(idle, command.steps, steps)),
             self.w.en.eq(taken & store), self.w.addr.eq(address), self.w.mask.eq(valid),
-            self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.events.phase_drive.eq(phase_drive),
+            self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.code_index.eq(index),
+            self.out_count.eq(outputs), self.events.phase_drive.eq(phase_drive),
             *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
         ]
 
@@ -177,16 +182,16 @@ class ReadUnit(wiring.Component):
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
-                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), shift.eq(0)]
-                            m.d.sync += [absolute[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
+                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), below.eq(0), shift.eq(0)]
+                            m.d.sync += [distance[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
                             m.next = "STORE"
                         if u.capacitor:
                             self._start_window(m, command)
                         with m.Default():
                             m.d.sync += [
                                 self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.half.eq(command.half),
-                                self.range.eq(command.range), self.out_first.eq(command.first), self.out_count.eq(command.count),
-                                self.code_index.eq(0), first_seen.eq(0),
+                                self.range.eq(command.range), self.out_first.eq(command.first), outputs.eq(command.count),
+                                index.eq(0), first_seen.eq(0),
                             ]
                             m.d.comb += [lines.start.eq(~self.program_busy), self.events.phase_window.eq(1)]
                             m.next = "WAIT"
@@ -197,8 +202,10 @@ class ReadUnit(wiring.Component):
                 m.d.sync += [loading.eq(1), lines.addr.eq(line_word), line_word.eq(line_word + 1), address.eq(address + 1),
                              left.eq(left - width)]
                 for k in range(width):
-                    value = Mux(fetched[k] < 0, -fetched[k], fetched[k])[:u.element_bits]
-                    m.d.sync += [absolute[k].eq(Mux(valid[k], value, 0)), lines.polarity[k].eq(fetched[k] < 0)]
+                    sign = fetched[k][-1]
+                    value = fetched[k] ^ sign.replicate(u.element_bits)
+                    m.d.sync += [distance[k].eq(Mux(valid[k], value, 0)), below[k].eq(sign & valid[k]),
+                                 lines.polarity[k].eq(sign)]
                 with m.If(final):
                     m.next = "STORE"
             with m.State("STORE"):                      # the last word enters the line drivers
@@ -219,11 +226,11 @@ class ReadUnit(wiring.Component):
                 m.d.comb += [self.hold.eq(1), self.convert.eq(1)]
                 m.d.comb += [self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
                 with m.If((self.half == Half.POSITIVE) | (self.half == Half.NEGATIVE)):
-                    m.d.comb += self.events.conversions_scan.eq(self.out_count)
+                    m.d.comb += self.events.conversions_scan.eq(outputs)
                 with m.Elif(self.transpose):
-                    m.d.comb += self.events.conversions_transpose.eq(self.out_count)
+                    m.d.comb += self.events.conversions_transpose.eq(outputs)
                 with m.Else():
-                    m.d.comb += self.events.conversions_forward.eq(self.out_count)
+                    m.d.comb += self.events.conversions_forward.eq(outputs)
                 m.next = "READOUT"
             with m.State("READOUT"):
                 m.d.comb += [
@@ -232,7 +239,7 @@ class ReadUnit(wiring.Component):
                 ]
                 with m.If(taken):
                     m.d.sync += [first_seen.eq(1), left.eq(left - width), address.eq(address + 1),
-                                 self.code_index.eq(self.code_index + width)]
+                                 index.eq(index + width)]
                     with m.If(final):
                         m.next = "IDLE"
         return m

@@ -170,13 +170,8 @@ class UpdateUnit(wiring.Component):
         with m.If(restart):
             m.d.sync += [one.valid.eq(0) for one in front]
 
-        # lanes of the head's group
-        lane_bits = u.lanes * (u.outer_bits + 1)
-        with m.Switch(head.group):
-            for group in range(u.groups_max):
-                with m.Case(group):
-                    m.d.comb += chi.codes.eq(operands.lane_codes[group * lane_bits:(group + 1) * lane_bits])
         m.d.comb += [
+            operands.group.eq(Mux(front_go, front[1].group, head.group)), chi.codes.eq(operands.lane_codes),
             chi.fetch.eq(front_go & front[1].valid), chi.address.eq(front[1].address + front[1].group),
             chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative & is_update),   # others: U = 0, unsigned
             chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump), chi.load.eq(is_load),

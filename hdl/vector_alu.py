@@ -5,14 +5,16 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
 
     stage 0  operands into registers: a; b = b[lane] when ``setup.b_vector``, else b[0] when ``setup.b_element``
              SUM, PEAK_MAX: a = 0 or -32768 in lanes behind ``tail`` of the last word
+             LUT: f = a
     stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = ``setup.scalar`` with neither flag
-             f = a * b                                             SHL and SCALE: scalar = 2^left shift, both flags 0
-    (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into the accumulator; after the last
-             word the accumulator goes on as lane 0
-    stage 2  f (LUT: a) >> setup.shift with its rounding bit, clipped to 17 bit
+             f = a 2^16                                            SHL and SCALE: setup.shift is 16 less the shift to the left
+    (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into f of lane 0, which goes on after the
+             last word
+    stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit
     stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
     stage 4  LUT only: the table's entry
-    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last
+    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last;
+             setup.shift is 0
 
 Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In,
 ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
@@ -24,26 +26,31 @@ The tables are one memory with a read port per lane; synthesis makes a copy for 
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from hdl.arith import fits, saturate
+from hdl.arith import fits, shift_down
 from hdl.ports import LutWriteSignature
 from model.isa import VectorOp
 from model.params import UnitParams
 
 __all__ = ["AluSetup", "AluStep", "VectorAlu", "lanes_up_to"]
 
+_COUNT_BITS = 13
 _F_BITS = 33
 _SHIFTED_BITS = 17
-_SPECIAL = (VectorOp.LUT, VectorOp.SCALE, VectorOp.GATHER, VectorOp.SUM, VectorOp.PEAK_MAX)
+"""Of a result before rounding that may yet be inside 16 bit [bit]."""
 
 
 def AluSetup(u: UnitParams):
     """Layout of ``setup``; ``tail`` is the last lane of the last word."""
     return data.StructLayout({
-        "op": 5, "b_vector": 1, "b_element": 1, "scalar": signed(u.element_bits + 1), "shift": 5, "lut": 3,
+        "op": 5, "b_vector": 1, "b_element": 1, "scalar": signed(u.element_bits), "shift": 5, "lut": 3,
         "tail": range(u.vector_width)})
 
 
@@ -57,8 +64,9 @@ def lanes_up_to(position, n_lanes):
     return Cat(position >= lane for lane in range(n_lanes))
 
 
-def _combine(is_max, x, y):
-    return Mux(is_max, Mux(x > y, x, y), x + y)
+def _extend(value):
+    """A signed value in as many bits as f has."""
+    return Cat(value, value[-1].replicate(_F_BITS - len(value)))
 
 
 class VectorAlu(wiring.Component):
@@ -77,91 +85,111 @@ class VectorAlu(wiring.Component):
         u, setup = self.u, self.setup
         m = Module()
         width, bits = u.vector_width, u.element_bits
-        is_lut, is_scale, is_gather, is_sum, is_max = (Signal(name=f"is_{op.name.lower()}") for op in _SPECIAL)
-        is_reduction, has_b, tail_mask = Signal(), Signal(), Signal(width)
-        m.d.comb += [
-            is_reduction.eq(is_sum | is_max), has_b.eq(setup.b_vector | setup.b_element),
-            tail_mask.eq(lanes_up_to(setup.tail, width)),
-        ]
-        with m.If(self.step.valid):                  # in registers for the clock: valid from stage 1 on
-            signals = (is_lut, is_scale, is_gather, is_sum, is_max)
-            m.d.sync += [signal.eq(setup.op == op) for signal, op in zip(signals, _SPECIAL, strict=True)]
 
-        # Stage 0: operands.
+        # What an operation asks of the stages: in registers for the clock, valid from stage 1 on.
+        asks = {
+            "is_lut": (VectorOp.LUT,), "is_scale": (VectorOp.SCALE,), "is_gather": (VectorOp.GATHER,),
+            "is_reduction": (VectorOp.SUM, VectorOp.PEAK_MAX), "is_peak": (VectorOp.PEAK_MAX,),
+            "is_product": (VectorOp.MUL,), "is_raised": (VectorOp.SHL, VectorOp.SCALE),
+            "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM),
+            "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX), "is_compare": (VectorOp.COMPARE,), "carry": (VectorOp.SUB,),
+            "is_difference": (VectorOp.SUB, VectorOp.MAX, VectorOp.COMPARE, VectorOp.PEAK_MAX),
+        }
+        now = {name: Signal(name=f"{name}_now") for name in asks}      # of the word on ``a`` and ``b``
+        held = {name: Signal(name=name) for name in asks}
+        for name, ops in asks.items():
+            m.d.comb += now[name].eq(reduce(or_, (setup.op == op for op in ops)))
+            with m.If(self.step.valid):
+                m.d.sync += held[name].eq(now[name])
+        is_lut, is_gather, is_reduction = held["is_lut"], held["is_gather"], held["is_reduction"]
+        tail_mask = Signal(width)
+        m.d.comb += tail_mask.eq(lanes_up_to(setup.tail, width))
+
+        # Stage 0: operands; b inverted where it is subtracted.
         valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
         lefts = [Signal(signed(bits), name=f"a_{lane}", reset_less=True) for lane in range(width)]
         rights = [Signal(signed(bits), name=f"b_{lane}", reset_less=True) for lane in range(width)]
-        left_out, absent = Signal(width), Mux(setup.op == VectorOp.PEAK_MAX, -1 << bits - 1, 0)
-        with m.If(self.step.last & ((setup.op == VectorOp.SUM) | (setup.op == VectorOp.PEAK_MAX))):
+        left_out, absent = Signal(width), Mux(now["is_peak"], -1 << bits - 1, 0)
+        with m.If(self.step.last & now["is_reduction"]):
             m.d.comb += left_out.eq(~tail_mask)
         m.d.sync += valid0.eq(self.step.valid)
         with m.If(self.step.valid):
             m.d.sync += [last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
             m.d.sync += [left.eq(Mux(leave, absent, a)) for left, leave, a in zip(lefts, left_out, self.a, strict=True)]
-            with m.If(setup.b_vector):
-                m.d.sync += [right.eq(b) for right, b in zip(rights, self.b, strict=True)]
-            with m.Elif(setup.b_element):
-                m.d.sync += [right.eq(self.b[0]) for right in rights]
+            for right, b in zip(rights, self.b, strict=True):
+                b = Mux(setup.b_vector, b, Mux(setup.b_element, self.b[0], setup.scalar))
+                m.d.sync += right.eq(b ^ now["is_difference"].replicate(bits))
 
-        # Stage 1: f of both operands.
-        valid1, last1, pos1 = Signal(), Signal(), Signal(range(width))
-        fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
-        element = Signal(signed(bits), reset_less=True)
-        operands = [Signal(signed(bits + 1), name=f"operand_{lane}") for lane in range(width)]
-        m.d.comb += [operand.eq(Mux(has_b, right, setup.scalar)) for operand, right in zip(operands, rights, strict=True)]
-        lanes = list(zip(fs, lefts, operands, strict=True))
-        m.d.sync += valid1.eq(valid0 & ~is_reduction & ~is_lut)
-        with m.If(valid0):
-            m.d.sync += [last1.eq(last0), pos1.eq(pos0)]
-            with m.Switch(setup.op):
-                with m.Case(VectorOp.ADD):
-                    m.d.sync += [f.eq(a + b) for f, a, b in lanes]
-                with m.Case(VectorOp.SUB):
-                    m.d.sync += [f.eq(a - b) for f, a, b in lanes]
-                with m.Case(VectorOp.MUL, VectorOp.SHL, VectorOp.SCALE):
-                    m.d.sync += [f.eq(a * b) for f, a, b in lanes]
-                with m.Case(VectorOp.MAX):
-                    m.d.sync += [f.eq(Mux(a > b, a, b)) for f, a, b in lanes]
-                with m.Case(VectorOp.COMPARE):
-                    m.d.sync += [f.eq(a > b) for f, a, b in lanes]
-                with m.Case(VectorOp.GATHER):
-                    m.d.sync += element.eq(Array(lefts)[lane0])
-
-        # Tree: the reductions, a level per cycle; it ends with the accumulator, which starts anew after its last word.
+        # Tree: the reductions, a level per cycle; it ends in f of lane 0.
         nodes, node_valid, node_last, level = lefts, valid0 & is_reduction, last0, 0
         while len(nodes) > 1:
             level += 1
             valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
-            held = [Signal(signed(bits + level), name=f"tree_{level}_{k}", reset_less=True) for k in range(len(nodes) // 2)]
+            sums = [Signal(signed(bits + level), name=f"tree_{level}_{k}", reset_less=True) for k in range(len(nodes) // 2)]
             m.d.sync += valid.eq(node_valid)
             with m.If(node_valid):
                 m.d.sync += last.eq(node_last)
-                m.d.sync += [node.eq(_combine(is_max, x, y)) for node, x, y in zip(held, nodes[::2], nodes[1::2], strict=True)]
-            nodes, node_valid, node_last = held, valid, last
-        total, total_valid, fresh = Signal(signed(bits + 13), reset_less=True), Signal(), Signal(init=1)
-        m.d.sync += total_valid.eq(node_valid & node_last)
+                m.d.sync += [node.eq(Mux(held["is_peak"], Mux(x > y, x, y), x + y))
+                             for node, x, y in zip(sums, nodes[::2], nodes[1::2], strict=True)]
+            nodes, node_valid, node_last = sums, valid, last
+
+        # Stage 1: f of both operands; in lane 0 a reduction adds what the tree gives to f (``adds``: not its first word).
+        valid1, last1, pos1, adds = Signal(), Signal(), Signal(range(width)), Signal()
+        fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
+        for lane, (f, left, right) in enumerate(zip(fs, lefts, rights, strict=True)):
+            enough = bits + min(exact_log2(u.vector_words * width), _COUNT_BITS) if lane == 0 else bits + 2      # lane 0: sums
+            x, y, s = (Signal(signed(enough), name=f"{name}_{lane}") for name in ("x", "y", "s"))
+            product = Signal(signed(2 * bits), name=f"product_{lane}")
+            above, only_x, move, choices = Signal(name=f"above_{lane}"), Const(0, 1), valid0, []
+            m.d.comb += [x.eq(left), y.eq(right)]
+            if lane == 0:
+                only_x, move = is_reduction & ~adds, Mux(is_reduction, node_valid, valid0)
+                with m.If(is_reduction):
+                    m.d.comb += x.eq(nodes[0])
+                with m.If(adds):
+                    m.d.comb += y.eq(f ^ held["is_peak"].replicate(_F_BITS))
+                if width == 1:
+                    only_x |= is_gather
+                else:
+                    choices += [(is_gather, Array(lefts)[lane0])]
+            m.d.comb += [
+                s.eq((Cat(held["carry"], x) + Cat(held["carry"], y))[1:]), product.eq(left * right),
+                above.eq(~s[bits + 1]),                 # a > b: without the carry, s is a - b - 1
+            ]
+            choices += [
+                (held["is_sum"] & ~only_x, s), (only_x | (held["is_max"] & above), x),
+                (held["is_max"] & ~above & ~only_x, ~y), (held["is_compare"] & above, Const(1, 2)),
+                (held["is_raised"], Cat(Const(0, bits), left))]
+            with m.If(self.step.valid & now["is_lut"]):
+                m.d.sync += f.eq(self.a[lane])
+            with m.Elif(held["is_product"] & valid0):   # the product comes late
+                m.d.sync += f.eq(product)
+            with m.Elif(move & ~is_lut):
+                m.d.sync += f.eq(reduce(or_, (_extend(value) & choice.replicate(_F_BITS) for choice, value in choices)))
         with m.If(node_valid):
-            m.d.sync += [total.eq(Mux(fresh, nodes[0], _combine(is_max, total, nodes[0]))), fresh.eq(node_last)]
+            m.d.sync += adds.eq(~node_last)
+        m.d.sync += valid1.eq(Mux(is_reduction, node_valid & node_last, valid0 & ~is_lut))
+        with m.If(valid0 | node_valid):
+            m.d.sync += [last1.eq(last0 | is_reduction), pos1.eq(pos0)]
 
         # Stage 2: shift, rounding bit kept apart.
-        arrived = Signal()
-        valid2, last2 = Signal(), Signal()
+        valid2, last2, arrived = Signal(), Signal(), Signal()
         shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
-        halves = Signal(width, reset_less=True)
-        doubles = [Signal(signed(_F_BITS + 1), name=f"doubled_{lane}") for lane in range(width)]
-        for lane, (doubled, f, left) in enumerate(zip(doubles, fs, lefts, strict=True)):
-            m.d.comb += doubled.eq(Mux(is_lut, left, Mux(is_reduction, total, f) if lane == 0 else f) << 1 >> setup.shift)
-        m.d.comb += arrived.eq(valid1 | total_valid | (valid0 & is_lut))
+        halves, beyond, negative = (Signal(width, name=name, reset_less=True) for name in ("halves", "beyond", "negative"))
+        m.d.comb += arrived.eq(valid1 | (valid0 & is_lut))
         m.d.sync += valid2.eq(arrived & (~is_gather | last1 | (pos1 == width - 1)))
         with m.If(arrived):
-            m.d.sync += last2.eq(Mux(is_lut, last0, last1 | is_reduction))
-            with m.If(is_gather):
-                m.d.sync += [shifted[lane].eq(Mux(pos1 == lane, element, shifted[lane])) for lane in range(width)]
-                m.d.sync += halves.eq(0)
-            with m.Else():
-                m.d.sync += [signal.eq(saturate(doubled[1:].as_signed(), _SHIFTED_BITS))
-                             for signal, doubled in zip(shifted, doubles, strict=True)]
-                m.d.sync += halves.eq(Cat(doubled[0] for doubled in doubles))
+            m.d.sync += last2.eq(Mux(is_lut, last0, last1))
+            for lane, f in enumerate(fs):
+                value, half, misfit = shift_down(m, f, setup.shift, _SHIFTED_BITS)
+                if width == 1:                          # a word is an element: GATHER's shift is 0
+                    m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit)]
+                else:
+                    with m.If(~is_gather):
+                        m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit)]
+                    with m.Elif(pos1 == lane):
+                        m.d.sync += [shifted[lane].eq(fs[0]), halves[lane].eq(0), beyond[lane].eq(0)]
+                m.d.sync += negative[lane].eq(f[-1])
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
         table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[])
@@ -171,23 +199,20 @@ class VectorAlu(wiring.Component):
             lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data),
             lut_write.addr.eq(Cat(self.lut_write.index, self.lut_write.lut)),
         ]
-        exact, last3, valid3 = Signal(width), Signal(), Signal()
+        last3, valid3, exact, is_scale = Signal(), Signal(), Signal(width), held["is_scale"]
         m.d.comb += self.o.mask.eq(Mux(is_reduction, 1, Mux(self.o.last, tail_mask, -1)))
         for lane in range(width):
-            rounded = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}")
-            scaled = Signal(signed(u.line_bits + 1), name=f"scaled_{lane}")
-            entry = table.read_port()
+            rounded, inside = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(name=f"inside_{lane}")
+            entry, below = table.read_port(), negative[lane]
+            scaled = fits(rounded, u.line_bits + 1) & (~rounded[-1] | rounded[:u.line_bits].any())      # -line_max to line_max
+            limit = Mux(is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
+            index = Mux(fits(rounded, u.lut_bits) & ~beyond[lane], rounded, Cat((~below).replicate(u.lut_bits - 1), below))
             m.d.comb += [
-                rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits)),
-                scaled.eq(saturate(rounded, u.line_bits + 1)),
-                entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(saturate(rounded, u.lut_bits), setup.lut)),
+                rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits) & ~beyond[lane]),
+                inside.eq(Mux(is_scale, scaled & ~beyond[lane], exact[lane])),
+                entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(index[:u.lut_bits], setup.lut)),
+                self.o.data[lane].eq(Mux(is_lut, entry.data, Mux(inside, rounded, limit))),
             ]
-            with m.If(is_lut):
-                m.d.comb += self.o.data[lane].eq(entry.data)
-            with m.Elif(is_scale):
-                m.d.comb += self.o.data[lane].eq(Mux(scaled == -1 << u.line_bits, -u.line_max, scaled))
-            with m.Else():
-                m.d.comb += self.o.data[lane].eq(saturate(rounded, bits))
         m.d.sync += [
             valid3.eq(valid2 & is_lut), last3.eq(last2),
             self.clipped.eq(Mux(valid2 & ~is_lut & ~is_scale, self.o.mask & ~exact, 0)),

@@ -30,19 +30,13 @@ from amaranth import Assert, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hdl.arith import highest
 from hdl.ports import LutWriteSignature, VectorCommand, VectorReadSignature, VectorWriteSignature, WordStream
 from hdl.vector_alu import VectorAlu
 from model.isa import N_EXPONENTS, BKind, VectorOp
 from model.params import UnitParams
 
 __all__ = ["VectorUnit"]
-
-
-def _Place(u: UnitParams):
-    """Layout of the fetch state: word addresses, words left; GATHER's element, row start, counts left, position in the word."""
-    return data.StructLayout({
-        "a": range(u.vector_words), "b": range(u.vector_words), "left": 13, "element": 18, "row": 18, "left0": 12, "left1": 12,
-        "pos": range(u.vector_width), "count0": 12, "stride0": signed(16), "stride1": signed(16)})
 
 
 class VectorUnit(wiring.Component):
@@ -69,7 +63,8 @@ class VectorUnit(wiring.Component):
         busy, start, done = Signal(), Signal(), Signal()
         op, setup = Signal(5), Signal(alu.setup.shape())
         e_dst, e_src = Signal.like(new.e_dst), Signal.like(new.e_src)
-        m.d.comb += [self.i.ready.eq(~busy), start.eq(self.i.valid & ~busy), op.eq(setup.op), alu.setup.eq(setup)]
+        m.d.comb += [self.i.ready.eq(~busy), start.eq(self.i.valid & ~busy), op.eq(setup.op)]
+        m.d.comb += alu.setup.eq(setup)
         new_is = {kind: Signal(name=f"new_is_{kind.name.lower()}") for kind in (
             VectorOp.SHL, VectorOp.SCALE, VectorOp.SET_EXPONENT, VectorOp.GATHER, VectorOp.EMIT)}
         m.d.comb += [signal.eq(new.op == kind) for kind, signal in new_is.items()]
@@ -78,65 +73,62 @@ class VectorUnit(wiring.Component):
             m.d.sync += [
                 busy.eq(~new_is[VectorOp.SET_EXPONENT]), e_dst.eq(new.e_dst), e_src.eq(new.e_src), setup.op.eq(new.op),
                 setup.lut.eq(new.lut), setup.tail.eq(new.count - 1), setup.b_vector.eq(has_b & (new.b_kind == BKind.VECTOR)),
-                setup.b_element.eq(has_b & (new.b_kind == BKind.ELEMENT)),
-                setup.shift.eq(Mux(new_is[VectorOp.SHL], 0, new.shift)),
-                setup.scalar.eq(Mux(new_is[VectorOp.SHL], 1 << new.shift[:4], new.imm)),
+                setup.b_element.eq(has_b & (new.b_kind == BKind.ELEMENT)), setup.scalar.eq(new.imm),
+                setup.shift.eq(Mux(new_is[VectorOp.GATHER], 0, Mux(new_is[VectorOp.SHL], 16 - new.shift[:4], new.shift))),
             ]
         with m.Elif(done):
             m.d.sync += busy.eq(0)
 
-        # Place: what is fetched next; ``now`` is the command's own in its first cycle, else what the last cycle left.
-        now, after, kept = Signal(_Place(u)), Signal(_Place(u)), Signal(_Place(u))
-        issue, last, running, measure = Signal(), Signal(), Signal(), Signal()
-        now_gather, now_emit = Signal(), Signal()
+        # Place of the word fetched last: every operation is a GATHER, with one word to a row but for GATHER itself. Elements are
+        # counted modulo the memory. ``left0``, ``left1``: elements of the row and rows left, this one included.
+        size = u.vector_words * u.vector_width
+        element, row, next_element = Signal(range(size)), Signal(range(size)), Signal(range(size))
+        stride0, stride1 = Signal(range(size)), Signal(range(size))
+        left0, count0, left1 = Signal(12), Signal(12), Signal(13)
+        b, pos = Signal(range(u.vector_words)), Signal(range(u.vector_width))     # pos: GATHER's place in the word
+        issue, gather, emit, row_end, last, measure = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            now_gather.eq(Mux(start, new_is[VectorOp.GATHER], op == VectorOp.GATHER)),
-            now_emit.eq(Mux(start, new_is[VectorOp.EMIT], op == VectorOp.EMIT)),
-            last.eq(Mux(now_gather, ~(now.left0.any() | now.left1.any()), ~now.left.any())),
-            after.eq(now),
+            row_end.eq(~gather | (left0 == 1)), last.eq(row_end & (left1 == 1)),
+            issue.eq(Mux(start, ~new_is[VectorOp.SET_EXPONENT], busy & ~last & ~self.host_stall)),
         ]
         with m.If(start):
-            m.d.comb += [
-                now.a.eq(new.a), now.b.eq(new.b), now.left.eq((new.count - 1) >> lane_bits), now.element.eq(new.element),
-                now.row.eq(new.element), now.left0.eq(new.count0 - 1), now.left1.eq(new.count1 - 1), now.pos.eq(0),
-                now.count0.eq(new.count0), now.stride0.eq(new.stride0), now.stride1.eq(new.stride1),
-                issue.eq(~new_is[VectorOp.SET_EXPONENT]),
-            ]
-        with m.Else():
-            m.d.comb += [now.eq(kept), issue.eq(running & ~self.host_stall)]
-        with m.If(issue):
-            m.d.comb += [after.a.eq(now.a + 1), after.b.eq(now.b + 1), after.left.eq(now.left - 1), after.pos.eq(now.pos + 1)]
-            with m.If(now.left0.any()):
-                m.d.comb += [after.element.eq(now.element + now.stride0), after.left0.eq(now.left0 - 1)]
+            m.d.comb += next_element.eq(Mux(new_is[VectorOp.GATHER], new.element, new.a << lane_bits))
+            m.d.sync += [gather.eq(new_is[VectorOp.GATHER]), emit.eq(new_is[VectorOp.EMIT]), row.eq(next_element), pos.eq(0),
+                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
+            with m.If(new_is[VectorOp.GATHER]):
+                m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1)]
             with m.Else():
-                row = now.row + now.stride1
-                m.d.comb += [after.element.eq(row), after.row.eq(row)]
-                m.d.comb += [after.left0.eq(now.count0 - 1), after.left1.eq(now.left1 - 1)]
-        with m.If(start | issue):
-            m.d.sync += [kept.eq(after), running.eq(~(start & new_is[VectorOp.SET_EXPONENT]) & ~(issue & last))]
-        with m.If(issue & last & now_gather):
-            m.d.sync += setup.tail.eq(now.pos)
+                m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width)]
+        with m.Else():
+            m.d.comb += next_element.eq(Mux(row_end, row, element) + Mux(row_end, stride1, stride0))
+            with m.If(issue):
+                m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
+                with m.If(row_end):
+                    m.d.sync += [left1.eq(left1 - 1), row.eq(next_element)]
+        with m.If(issue):
+            m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
 
         # Fetch, then one cycle later the step of the lanes.
-        step = Signal(alu.step.shape())
+        fetched = Signal()
         reads_b = Mux(start, has_b & (new.b_kind != BKind.IMMEDIATE), setup.b_vector)
         m.d.comb += [
-            self.a.en.eq(issue), self.a.addr.eq(Mux(now_gather, now.element >> lane_bits, now.a)),
-            self.b.en.eq(issue & reads_b), self.b.addr.eq(now.b),
-            alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.eq(step),
+            self.a.en.eq(issue), self.a.addr.eq(next_element >> lane_bits),
+            self.b.en.eq(issue & reads_b), self.b.addr.eq(Mux(start, new.b, b + 1)),
+            alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.valid.eq(fetched & ~emit), alu.step.last.eq(last),
+            alu.step.lane.eq(element), alu.step.pos.eq(pos),
         ]
-        m.d.sync += step.valid.eq(issue & ~now_emit)
-        with m.If(issue):
-            m.d.sync += [step.last.eq(last), step.lane.eq(now.element), step.pos.eq(now.pos)]
+        m.d.sync += fetched.eq(issue)
+        with m.If(alu.step.valid & last & gather):
+            m.d.sync += setup.tail.eq(pos)
 
         # Output packets: the memory holds the word while it waits.
-        with m.If(issue & now_emit):
+        with m.If(issue & Mux(start, new_is[VectorOp.EMIT], emit)):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         m.d.comb += [
-            self.o.payload.elements.eq(self.a.data), self.o.payload.last.eq(step.last),
-            self.o.payload.count.eq(Mux(step.last, setup.tail + 1, u.vector_width)),
+            self.o.payload.elements.eq(self.a.data), self.o.payload.last.eq(last),
+            self.o.payload.count.eq(Mux(last, setup.tail + 1, u.vector_width)),
             self.host_stall.eq(self.o.valid & ~self.o.ready),
         ]
 
@@ -144,38 +136,39 @@ class VectorUnit(wiring.Component):
         dst = Signal.like(self.w.addr)
         m.d.comb += [
             self.w.en.eq(alu.o.valid), self.w.addr.eq(dst), self.w.mask.eq(alu.o.mask), self.w.data.eq(alu.o.data),
-            done.eq(Mux(op == VectorOp.EMIT, self.o.valid & self.o.ready & self.o.payload.last, alu.o.valid & alu.o.last)),
+            done.eq(Mux(emit, self.o.valid & self.o.ready & last, alu.o.valid & alu.o.last)),
         ]
         with m.If(start):
             m.d.sync += dst.eq(new.dst)
         with m.Elif(self.w.en):
             m.d.sync += dst.eq(dst + 1)
 
-        # Peak: taken from the written word one cycle later.
-        peak, pending = Signal(u.element_bits), Signal()
-        written = [Signal(signed(u.element_bits), name=f"written_{lane}", reset_less=True) for lane in range(u.vector_width)]
-        m.d.sync += pending.eq(self.w.en & (op <= VectorOp.PEAK_MAX))
-        with m.If(self.w.en & (op <= VectorOp.PEAK_MAX)):
-            lanes = zip(written, self.w.mask, self.w.data, strict=True)
-            m.d.sync += [signal.eq(Mux(keep, value, 0)) for signal, keep, value in lanes]
+        # Peak: taken from the written word one cycle later, as v or ~v and its sign.
+        peak, pending, has_peak = Signal(u.element_bits), Signal(), Signal()
+        written = [Signal(u.element_bits, name=f"written_{lane}", reset_less=True) for lane in range(u.vector_width)]
+        negative = Signal(u.vector_width, reset_less=True)
+        m.d.comb += has_peak.eq(self.w.en & (op <= VectorOp.PEAK_MAX))
+        m.d.sync += pending.eq(has_peak)
+        with m.If(has_peak):
+            for lane, (value, keep) in enumerate(zip(self.w.data, self.w.mask, strict=True)):
+                sign = value[-1]
+                m.d.sync += [written[lane].eq(Mux(keep, value ^ sign.replicate(len(value)), 0)), negative[lane].eq(sign & keep)]
         with m.If(start & (new.op <= VectorOp.PEAK_MAX)):
             m.d.sync += peak.eq(0)
         with m.Elif(pending):
-            m.d.sync += peak.eq(reduce(or_, (abs(value)[:u.element_bits] for value in written), peak))
+            magnitudes = ((value + sign)[:u.element_bits] for value, sign in zip(written, negative, strict=True))
+            m.d.sync += peak.eq(reduce(or_, magnitudes, peak))
 
         # Exponents; SCALE measures peak in the cycle after its acceptance.
-        n = Signal(signed(6))
-        for bit in range(u.element_bits):
-            with m.If(peak[bit]):
-                m.d.comb += n.eq(bit + 1 - u.line_bits)
-        m.d.sync += measure.eq(start & new_is[VectorOp.SCALE])
-        with m.If(start & new_is[VectorOp.SET_EXPONENT]):
-            m.d.sync += self.exponents[new.e_dst].eq(new.imm)
+        measured, n, exponent = Signal(), Signal(signed(6)), Signal(range(N_EXPONENTS))
+        m.d.comb += exponent.eq(Mux(start, new.e_dst, e_dst))
+        m.d.sync += [measure.eq(start & new_is[VectorOp.SCALE]), measured.eq(measure)]
         with m.If(measure):
-            m.d.sync += [
-                self.exponents[e_dst].eq(self.exponents[e_src] + n), setup.shift.eq(Mux(n < 0, 0, n)),
-                setup.scalar.eq(Mux(n < 0, 1 << (-n)[:4], 1)),
-            ]
+            m.d.sync += n.eq(Mux(peak.any(), highest(m, peak) + 1 - u.line_bits, 0))
+        with m.If(measured):
+            m.d.sync += setup.shift.eq(16 + n)
+        with m.If(measured | (start & new_is[VectorOp.SET_EXPONENT])):
+            m.d.sync += self.exponents[exponent].eq(Mux(start, new.imm, self.exponents[e_src] + n))
 
         m.d.comb += [
             self.active.eq(self.i.valid | busy | pending | self.lut_write.en),
@@ -183,8 +176,7 @@ class VectorUnit(wiring.Component):
             self.events.vector_saturations.eq(sum(alu.clipped)),
         ]
         m.d.sync += [
-            Assert(busy | ~(self.o.valid | (running & (op == VectorOp.EMIT))), "emitting after the end of the command"),
-            Assert(~self.o.valid | (op == VectorOp.EMIT), "output word of a command other than EMIT"),
-            Assert(~(self.o.valid & self.o.payload.last & running), "fetching after the last word"),
+            Assert(busy | ~self.o.valid, "emitting after the end of the command"),
+            Assert(~self.o.valid | emit, "output word of a command other than EMIT"),
         ]
         return m

@@ -35,7 +35,7 @@ class UnitParams:
     lanes: int = 256
     """chi words updated per cycle [1], 1 to 1024. Design choice: 251 rows of layer 2 fit one word."""
     vector_width: int = 32
-    """Elements per vector memory word [1], a power of two, 4 to 64. Design choice (design budget: 723 cycles/image)."""
+    """Elements per vector memory word [1], a power of two, 1 to 64. Design choice (design budget: 723 cycles/image)."""
     n_tiles: int = 4
     """Crossbar tiles behind the tile port [1], 1 to 16."""
     n_rows: int = 800
@@ -91,7 +91,7 @@ class UnitParams:
 
     def __post_init__(self):
         for name, low, high in (
-            ("lanes", 1, 1024), ("vector_width", 4, 64), ("n_tiles", 1, 16), ("n_rows", 4, 4096),
+            ("lanes", 1, 1024), ("vector_width", 1, 64), ("n_tiles", 1, 16), ("n_rows", 4, 4096),
             ("n_cols", 4, 4096), ("n_matrices", 1, 16), ("line_bits", 3, 8), ("adc_bits", 4, 12),
             ("element_bits", 16, 16), ("outer_bits", 2, self.line_bits), ("eps_log2", 3, 15),
             ("chi_bits", self.eps_log2 + 1, self.element_bits), ("update_max_steps", 1, 15), ("rate_bits", 1, 12),

@@ -22,23 +22,25 @@ def test_twin_is_its_statement():
 
 def test_rtl_is_the_twin():
     m = Module()
-    value, shift = Signal(signed(BITS)), Signal(4)
-    rounded, unsigned_rounded, clipped, fits = Signal(signed(BITS + 4)), Signal(BITS + 4), Signal(signed(TO)), Signal()
-    m.d.comb += [
-        rounded.eq(rtl.round_shift(value, shift)),
-        unsigned_rounded.eq(rtl.round_shift(value.as_unsigned(), shift)),
-        clipped.eq(rtl.saturate(value, TO)), fits.eq(rtl.fits(value, TO)),
-    ]
+    value, shift, whole = Signal(signed(BITS)), Signal(4), Signal(1 << BITS - 3)
+    rounded, beyond, fits, highest = Signal(signed(TO + 1)), Signal(), Signal(), Signal(BITS - 3)
+    low, half, misfit = rtl.shift_down(m, value, shift, TO)
+    m.d.comb += [rounded.eq(low.as_signed() + half), beyond.eq(misfit), fits.eq(rtl.fits(value, TO)),
+                 highest.eq(rtl.highest(m, whole))]
 
     async def bench(ctx):
+        low, high = -1 << TO - 1, (1 << TO - 1) - 1
         for v in VALUES:
             ctx.set(value, v)
-            bounded = twin.sat(v, -1 << TO - 1, (1 << TO - 1) - 1)
+            assert ctx.get(fits) == (v == twin.sat(v, low, high))
             for s in range(16):
                 ctx.set(shift, s)
-                assert ctx.get(rounded) == twin.round_shift(v, s)
-                assert ctx.get(unsigned_rounded) == twin.round_shift(v % (1 << BITS), s)
-            assert (ctx.get(clipped), ctx.get(fits)) == (bounded, v == bounded)
+                assert ctx.get(beyond) == (not low <= v >> s <= high)
+                if low <= v >> s <= high:
+                    assert ctx.get(rounded) == twin.round_shift(v, s)
+        for v in range(1 << len(whole)):
+            ctx.set(whole, v)
+            assert ctx.get(highest) == max(twin.bit_length(v) - 1, 0)
 
     sim = Simulator(m)
     sim.add_testbench(bench)

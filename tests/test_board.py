@@ -65,8 +65,9 @@ def test_training_ends_right_or_with_one_error(case, experiment, model):
 
 @pytest.mark.slow
 def test_capacitors_and_wide_codes():
-    """The other scheme, converter codes of two bytes, and a unit with clock enables."""
-    unit = UnitParams(**{**UNIT, "capacitor": 1, "adc_bits": 9, "n_luts": 8, "program_words": 1024, "vector_words": 512})
+    """The other scheme, converter codes of two bytes, words of two elements, and a unit with clock enables."""
+    unit = UnitParams(**{**UNIT, "capacitor": 1, "adc_bits": 9, "n_luts": 8, "program_words": 1024, "vector_width": 2,
+                         "vector_words": 1024})
     target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=unit, link=LinkParams(divisor=4))
     experiment = experiment_of(unit, target.link.convert_cycles, LAYERS, 20)
     with VirtualBoard(target) as board:
@@ -76,8 +77,8 @@ def test_capacitors_and_wide_codes():
 
 @pytest.mark.slow
 def test_netlist_trains_as_the_model():
-    """The whole FPGA top after synthesis, cell by cell: LUTs, carries, flip-flops, block RAMs."""
-    unit = UnitParams(**{**UNIT, "lanes": 4, "chi_words": 512})
+    """The whole FPGA top after synthesis, cell by cell: LUTs, carries, flip-flops, block RAMs; words of one element."""
+    unit = UnitParams(**{**UNIT, "lanes": 4, "chi_words": 512, "vector_width": 1, "vector_words": 1024})
     target = Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=unit,
                     link=LinkParams(divisor=4, trace=0))
     experiment = experiment_of(unit, target.link.convert_cycles, LAYERS, 4)

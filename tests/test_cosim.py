@@ -4,6 +4,7 @@
 """
 import dataclasses
 import itertools
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -79,6 +80,14 @@ def test_rtl_equals_model(rtl, layers, loss, seed, activation):
     _, counters, _, (holds, _), _ = model
     assert holds
     assert counters["set_pos"] + counters["set_neg"] > 0
+
+
+@pytest.mark.slow
+def test_words_of_one_element():
+    changes = dict(lanes=5, vector_width=1, vector_words=256, chi_words=128)
+    params = dataclasses.replace(PARAMS, unit=dataclasses.replace(PARAMS.unit, **changes))
+    with closing(RtlBackend(params, 2, fast=False)) as backend:
+        assert_equal(train(backend), train(ModelBackend(params, 2)))
 
 
 def test_the_runs_above_exercise_refresh():

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from amaranth import Cat, Elaboratable, EnableInserter, Module, Signal
+from amaranth import Cat, Elaboratable, EnableInserter, Module, Mux, Signal
 from amaranth.asserts import AnySeq
 from amaranth.hdl import Assert, Assume, Cover
 
@@ -18,6 +18,8 @@ from tests.formal import drive_stream, prove, stream_contract
 from tests.sim import PAUSES, pauses, simulate
 
 BUILDS = {
+    "width1": dataclasses.replace(SMALL.unit, vector_width=1, lanes=5),
+    "width2": dataclasses.replace(SMALL.unit, vector_width=2, lanes=7),
     "width4": SMALL.unit,
     "width8": dataclasses.replace(SMALL.unit, vector_width=8, lanes=10),
     "width16": dataclasses.replace(SMALL.unit, vector_width=16, lanes=35),
@@ -323,7 +325,8 @@ def test_throughput(name):
     count = 16 * u.vector_width
 
     async def main(ctx):
-        for wide, to_lut, per_beat in ((0, 0, 2 if u.vector_width == 4 else 1), (1, 0, 1), (0, 1, 8), (1, 1, 4)):
+        for wide, to_lut, per_beat in ((0, 0, max(8 // u.vector_width, 1)), (1, 0, max(4 // u.vector_width, 1)), (0, 1, 8),
+                                       (1, 1, 4)):
             beats = beats_of(bytes(count << wide))
             await bench.command(ctx, bench.block.i_accept, {"dst": 0, "count": count, "wide": wide, "to_lut": to_lut, "lut": 0})
             start = len(bench.trace)
@@ -336,9 +339,9 @@ def test_throughput(name):
             await bench.command(ctx, bench.block.i_emit, word)
         await ctx.tick().repeat(2)
         valid = [entry[3] for entry in bench.trace]
-        beats = words * u.vector_width // 4
+        beats, gap = words * u.vector_width // 4, max(4 // u.vector_width, 1)
         assert sum(valid) == beats
-        assert all(valid[valid.index(1):valid.index(1) + beats])
+        assert all(valid[valid.index(1):valid.index(1) + beats * gap:gap])
 
     bench.run(main)
 
@@ -412,15 +415,22 @@ def test_cosim():
 
 
 class OutputContract(Elaboratable):
-    """The streams out keep valid and payload, whatever comes in; nothing leaves that did not come in."""
+    """The streams out keep valid and payload, whatever comes on the streams in; nothing leaves that did not come in."""
+
+    def __init__(self, u):
+        self.u = u
 
     def elaborate(self, platform):
         m = Module()
-        u = SMALL.unit
+        u = self.u
         m.submodules.dut = dut = HostStream(u)
         for name in ("s_axis_tdata", "s_axis_tkeep", "s_axis_tlast", "s_axis_tvalid", "m_axis_tready"):
             m.d.comb += getattr(dut, name).eq(AnySeq(len(getattr(dut, name))))
         m.d.comb += [dut.w_host.ready.eq(AnySeq(1)), dut.o_load.ready.eq(AnySeq(1))]
+        beat = Cat(dut.s_axis_tdata, dut.s_axis_tkeep, dut.s_axis_tlast)
+        offered, beat_before = Signal(), Signal(len(beat))
+        m.d.sync += [offered.eq(dut.s_axis_tvalid & ~dut.s_axis_tready), beat_before.eq(beat)]
+        m.d.comb += Assume(~offered | (dut.s_axis_tvalid & (beat == beat_before)))
         for port in (dut.i_accept, dut.i_load, dut.i_emit):
             drive_stream(m, port)
         m.d.comb += Assume(dut.i_emit.payload.count <= u.vector_width)
@@ -432,10 +442,12 @@ class OutputContract(Elaboratable):
         with m.If(waiting):
             m.d.comb += [Assert(dut.m_axis_tvalid), Assert(held == before)]
 
-        # words of vector_width = 4 elements are one beat each: at most one is inside
-        inside = Signal(2)
-        m.d.sync += inside.eq(inside + (dut.i_emit.valid & dut.i_emit.ready) - (dut.m_axis_tvalid & dut.m_axis_tready))
-        m.d.comb += Assert(inside == dut.m_axis_tvalid)
+        # words of no more than 4 elements: those of a beat are inside, and none where the next one waits for it
+        inside = Signal(4)
+        moves = dut.m_axis_tvalid & dut.m_axis_tready
+        m.d.sync += inside.eq(Mux(moves, 0, inside) + (dut.i_emit.valid & dut.i_emit.ready))
+        m.d.comb += [Assert(Mux(dut.m_axis_tvalid, (inside != 0) & (dut.slot == 0), inside == dut.slot)),
+                     Assert(inside <= 4 // u.vector_width)]
         # nothing is taken without a command, and a command ends only with a packet
         with m.If(~dut.accepting):
             m.d.comb += [Assert(~dut.s_axis_tready), Assert(~dut.w_host.valid), Assert(~dut.o_load.valid)]
@@ -445,5 +457,7 @@ class OutputContract(Elaboratable):
 
 
 @pytest.mark.formal
-def test_formal():
-    prove(OutputContract(), "host_stream_contract", depth=6, cover_depth=12)
+@pytest.mark.parametrize("width", [1, 4])
+def test_formal(width):
+    prove(OutputContract(dataclasses.replace(SMALL.unit, vector_width=width)), f"host_stream_contract_{width}", depth=6,
+          cover_depth=12)

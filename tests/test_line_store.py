@@ -1,4 +1,5 @@
 """Line store: the line driver's timing, cycle for cycle, and the codes that its lines would carry."""
+import dataclasses
 import random
 
 import pytest
@@ -75,7 +76,7 @@ async def write(ctx, both, values, first, **side):
                    polarity=sum((v < 0) << k for k, v in enumerate(part)), **side)
 
 
-@pytest.mark.parametrize("u", [U, CAPACITOR], ids=["mixed", "capacitor"])
+@pytest.mark.parametrize("u", [U, dataclasses.replace(U, vector_width=1), CAPACITOR], ids=["mixed", "width 1", "capacitor"])
 def test_windows_and_codes(u):
     source = random.Random(3)
 

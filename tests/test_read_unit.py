@@ -30,9 +30,9 @@ UNITS = {
     "small": SMALL.unit,
     "wide": UnitParams(**TINY, vector_width=8, n_rows=24, n_cols=8, line_bits=5, adc_bits=6),
     "cols": UnitParams(**TINY, vector_width=4, n_rows=8, n_cols=12, line_bits=8, adc_bits=12, lut_bits=12),
-    "short": UnitParams(**TINY, vector_width=4, n_rows=4, n_cols=4, line_bits=3, outer_bits=3),
+    "short": UnitParams(**TINY, vector_width=2, n_rows=4, n_cols=4, line_bits=3, outer_bits=3),
     "trains": UnitParams(**TINY, vector_width=4, n_rows=12, n_cols=8, line_bits=6, capacitor=1, slot_bits=5, reset_gap_cycles=3),
-    "few": UnitParams(**TINY, vector_width=4, n_rows=4, n_cols=8, line_bits=4, capacitor=1, slot_bits=2, reset_gap_cycles=1),
+    "few": UnitParams(**TINY, vector_width=1, n_rows=4, n_cols=7, line_bits=4, capacitor=1, slot_bits=2, reset_gap_cycles=1),
 }
 EVENTS = ("phase_drive", "phase_window", "phase_convert", "phase_readout", "line_cycles", "line_saturations",
           "conversions_forward", "conversions_transpose", "conversions_scan", "phase_fire", "fires", "fired_codes", "phase_trim",

@@ -26,6 +26,8 @@ UNITS = {
                         reset_cycles=1, reset_gap_cycles=2),
     "odd": UnitParams(**COMMON, vector_width=4, n_rows=12, n_cols=8, line_bits=3, outer_bits=3, set_cycles=1, set_gap_cycles=1,
                       reset_cycles=1, reset_gap_cycles=1),
+    "one": UnitParams(**COMMON, vector_width=1, n_rows=11, n_cols=7, line_bits=4, set_cycles=2, set_gap_cycles=1,
+                      reset_cycles=1, reset_gap_cycles=1),
     "wide": UnitParams(**COMMON, vector_width=8, n_rows=8, n_cols=24, line_bits=4, adc_bits=6, set_cycles=3, set_gap_cycles=2,
                        reset_cycles=2, reset_gap_cycles=4),
 }
@@ -193,7 +195,7 @@ async def cycles_to(ctx, signal):
 
 
 @pytest.mark.parametrize(("name", "noise", "gated"), [("small", True, True), ("odd", True, False), ("odd", False, True),
-                                                      ("wide", True, True)])
+                                                      ("one", True, True), ("wide", True, True)])
 def test_rtl_is_the_twin(name, noise, gated):
     u = UNITS[name]
     work = scans(u, 10, seed=4)

@@ -19,7 +19,8 @@ from tests.sim import pauses, simulate
 
 SMALL = dict(vector_words=64, chi_words=64, set_cycles=3, set_gap_cycles=2)
 SHAPES = {
-    "lanes 4 = width": UnitParams(lanes=4, vector_width=4, n_rows=24, n_cols=8, eps_log2=6, chi_bits=7, **SMALL),
+    "lanes 5, width 1": UnitParams(lanes=5, vector_width=1, n_rows=23, n_cols=10, eps_log2=6, chi_bits=8, **SMALL),
+    "lanes 2 = width": UnitParams(lanes=2, vector_width=2, n_rows=16, n_cols=8, eps_log2=6, chi_bits=7, **SMALL),
     "lanes 7": UnitParams(lanes=7, vector_width=4, n_rows=20, n_cols=16, eps_log2=5, chi_bits=9, update_max_steps=3, **SMALL),
     "lanes 16 > width": UnitParams(lanes=16, vector_width=8, n_rows=24, n_cols=16, eps_log2=7, chi_bits=8, outer_bits=3, **SMALL),
     "lanes 2 < width": UnitParams(lanes=2, vector_width=8, n_rows=16, n_cols=8, eps_log2=6, chi_bits=7, **SMALL),
@@ -194,7 +195,7 @@ def vectors(u, rng, density):
     vec = rng.integers(-(1 << 15), 1 << 15, shape) >> rng.integers(0, 10, shape)
     vec[rng.random(shape) > density] = 0
     vec[rng.random(u.vector_words) > density + 0.2] = 0
-    vec[0, :3] = (-32768, 32767, -32767)
+    vec.reshape(-1)[:3] = (-32768, 32767, -32767)
     vec[::3] = rng.integers(-32768, 32768, (len(vec[::3]), u.vector_width))
     return vec.astype(np.int32)
 
@@ -284,10 +285,11 @@ def test_walk_timing(shape):
             commands.append(command(u, walk_src=case * words, walk_count=min(u.n_lines, u.chi_words // groups), lane_src=lane_src,
                                     lane_count=lanes, words_per_line=groups, rate=1, accumulate=1, threshold=1,
                                     exponent=u.eps_log2 - 2 * u.outer_bits + 1))
-    clear = command(u, UpdateOp.CLEAR, walk_count=u.chi_words, lane_count=1, words_per_line=1)
+    clears = [command(u, UpdateOp.CLEAR, walk_count=min(u.n_lines, u.chi_words - base), lane_count=1, words_per_line=1,
+                      chi_base=base) for base in range(0, u.chi_words, u.n_lines)]
     rtl, model = Rtl(u, vec, NO_EXPONENTS), Twin(u, vec.ravel(), NO_EXPONENTS)
-    rtl.run([clear, *commands])
-    compare(rtl, model, [clear, *commands])
+    rtl.run([*clears, *commands])
+    compare(rtl, model, [*clears, *commands])
 
 
 def test_lane_use():

@@ -95,9 +95,9 @@ def test_operand_sources_and_tail():
     assert (elements(immediate[0]), immediate[1]) == ([32767, 32767, 32767, 0], 2)
 
 
-def test_left_shift_is_a_product():
+def test_left_shift():
     values = [*CORNERS, 0, 0, 0]
-    jobs = [({"op": VectorOp.SHL, "scalar": 1 << shift, "tail": W - 1}, *padded([(x, 9) for x in values])) for shift in range(16)]
+    jobs = [({"op": VectorOp.SHL, "shift": 16 - shift, "tail": W - 1}, *padded([(x, 9) for x in values])) for shift in range(16)]
     for shift, (results, clipped) in enumerate(run(jobs)):
         assert elements(results) == [twin.sat16(x << shift) for x in values]
         assert clipped == sum(twin.sat16(x << shift) != x << shift for x in values)
@@ -107,7 +107,7 @@ def test_scale():
     values = [*CORNERS, 127, 128, -128, -127, 255, -255, 64]
     a, b = padded([(x, 9) for x in values])
     ns = range(-7, 10)
-    jobs = [({"op": VectorOp.SCALE, "scalar": 1 << max(-n, 0), "shift": max(n, 0), "tail": W - 1}, a, b) for n in ns]
+    jobs = [({"op": VectorOp.SCALE, "shift": 16 + n, "tail": W - 1}, a, b) for n in ns]
     for n, (results, clipped) in zip(ns, run(jobs), strict=True):
         assert elements(results) == [twin.scale_element(U.line_max, x, n) for x in values]
         assert clipped == 0
@@ -118,7 +118,8 @@ def test_reductions(op):
     rng = np.random.default_rng(1)
     vectors = [values.tolist() for count in (1, W - 1, W, 5 * W + 2) for values in (
         rng.integers(-32768, 32768, count), np.full(count, -32768), np.full(count, 32767), rng.integers(-9, 0, count))]
-    shifts = rng.integers(0, 9, len(vectors)).tolist()
+    vectors += [[-32768, -32768, -1], [-32768, -32768, -2], [32767, 32767, 1]]
+    shifts = [*rng.integers(0, 9, len(vectors) - 3).tolist(), 1, 1, 1]      # the last: rounded to the limits, or clipped to them
     jobs = []
     for values, shift in zip(vectors, shifts, strict=True):
         filled = words(values + [12345] * (-len(values) % W))          # what lies behind the vector must not matter

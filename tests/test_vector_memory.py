@@ -13,9 +13,10 @@ U = dataclasses.replace(SMALL.unit, vector_words=16)
 READERS = ("a", "b", "lines", "update")
 
 
-def test_rtl_is_the_twin():
-    rng = np.random.default_rng(1)
-    dut, vec = VectorMemory(U), twin.new(U.constants)
+@pytest.mark.parametrize("width", [1, 4])
+def test_rtl_is_the_twin(width):
+    rng, u = np.random.default_rng(1), dataclasses.replace(U, vector_width=width)
+    dut, vec = VectorMemory(u), twin.new(u.constants)
 
     async def bench(ctx):
         expected = dict.fromkeys(READERS)
@@ -23,27 +24,27 @@ def test_rtl_is_the_twin():
         for _ in range(800):
             for name in READERS:                     # reads see the memory before this cycle's write
                 port = getattr(dut, name)
-                en, addr = int(rng.random() < 0.6), int(rng.integers(U.vector_words))
+                en, addr = int(rng.random() < 0.6), int(rng.integers(u.vector_words))
                 ctx.set(port.en, en)
                 ctx.set(port.addr, addr)
                 if en:
-                    expected[name] = twin.read(U.constants, vec, addr).tolist()
+                    expected[name] = twin.read(u.constants, vec, addr).tolist()
             writer = rng.choice(["w_vector", "w_lines", "none"])
             for name in ("w_vector", "w_lines"):
                 port, chosen = getattr(dut, name), name == writer
                 ctx.set(port.en, chosen)
-                word = _word(rng)
+                word = _word(rng, u)
                 for field, value in word.items():
                     ctx.set(getattr(port, field), value)
                 if chosen:
-                    twin.write(U.constants, vec, word["addr"], word["mask"], np.array(word["data"]))
-            host = host or (_word(rng) if rng.random() < 0.5 else None)
+                    twin.write(u.constants, vec, word["addr"], word["mask"], np.array(word["data"]))
+            host = host or (_word(rng, u) if rng.random() < 0.5 else None)
             ctx.set(dut.w_host.valid, host is not None)
             if host is not None:
                 ctx.set(dut.w_host.payload, host)
             assert ctx.get(dut.w_host.ready) == (writer == "none")
             if host is not None and writer == "none":
-                twin.write(U.constants, vec, host["addr"], host["mask"], np.array(host["data"]))
+                twin.write(u.constants, vec, host["addr"], host["mask"], np.array(host["data"]))
                 host = None
             await ctx.tick()
             for name in READERS:
@@ -53,10 +54,10 @@ def test_rtl_is_the_twin():
     simulate(dut, bench)
 
 
-def _word(rng):
+def _word(rng, u):
     return {
-        "addr": int(rng.integers(U.vector_words)), "mask": int(rng.integers(1 << U.vector_width)),
-        "data": rng.integers(-32768, 32768, U.vector_width).tolist()}
+        "addr": int(rng.integers(u.vector_words)), "mask": int(rng.integers(1 << u.vector_width)),
+        "data": rng.integers(-32768, 32768, u.vector_width).tolist()}
 
 
 def test_two_writers_are_an_error():

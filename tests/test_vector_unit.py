@@ -23,7 +23,6 @@ from tests.sim import pauses, simulate
 U = SMALL.unit
 W = U.vector_width
 CORNERS = np.array([-32768, -32767, -129, -128, -127, -1, 0, 1, 2, 127, 128, 129, 16384, 32766, 32767])
-COUNTS = (1, W - 1, W, W + 1, 3 * W)
 EVENTS = ("phase_vector", "vector_words", "vector_saturations")
 ZERO = VectorCommand(*[0] * len(VectorCommand._fields))
 
@@ -170,27 +169,28 @@ def naive(u, c, vec, luts, exponents, peak_max):
     return out, exponents, peak_max if keeps_peak else max(map(abs, results)), clipped
 
 
-def every_command(rng):
+def every_command(rng, u=U):
     """Every operation x kind of b x count, in place and apart, in random order with random shifts."""
-    commands = []
-    for op, kind, count in itertools.product(VectorOp, BKind, COUNTS):
-        a, b, dst = (int(v) for v in rng.choice(U.vector_words // 4, 3, replace=False) * 4)
+    commands, w = [], u.vector_width
+    for op, kind, count in itertools.product(VectorOp, BKind, sorted({1, max(w - 1, 1), w, w + 1, 3 * w})):
+        a, b, dst = (int(v) for v in rng.choice(u.vector_words // 4, 3, replace=False) * 4)
         inner = int(rng.choice([1, count]))
         commands.append(command(
             op, a=a, b=b, dst=rng.choice([a, b, dst]) if op is not VectorOp.GATHER else dst, b_kind=kind, count=count,
             shift=rng.choice([0, 1, 7, 8, 15] if op is VectorOp.SHL else [0, 0, 1, 7, 16, 31]), imm=rng.choice(CORNERS),
-            lut=rng.integers(2), e_dst=rng.integers(8), e_src=rng.integers(8), **_source(rng, dst, inner, count // inner)))
+            lut=rng.integers(2), e_dst=rng.integers(8), e_src=rng.integers(8), **_source(rng, u, dst, inner, count // inner)))
     return [commands[k] for k in rng.permutation(len(commands))]
 
 
-def _source(rng, dst, count0, count1):
+def _source(rng, u, dst, count0, count1):
     """A source of GATHER that does not touch the destination; strides of both signs, wrap-around included."""
+    size = u.vector_words * u.vector_width
     while True:
-        place = {"element": int(rng.integers(U.vector_words * W)), "count0": count0, "count1": count1,
+        place = {"element": int(rng.integers(size)), "count0": count0, "count1": count1,
                  "stride0": int(rng.integers(-9, 10)), "stride1": int(rng.integers(-20, 21))}
-        touched = {(place["element"] + i * place["stride1"] + j * place["stride0"]) % (U.vector_words * W)
+        touched = {(place["element"] + i * place["stride1"] + j * place["stride0"]) % size
                    for i in range(count1) for j in range(count0)}
-        if touched.isdisjoint(range(dst * W, dst * W + count0 * count1)):
+        if touched.isdisjoint(range(dst * u.vector_width, dst * u.vector_width + count0 * count1)):
             return place
 
 
@@ -209,10 +209,12 @@ def test_twin_is_the_instruction_set():
         assert state.counters[INDEX["vector_saturations"]] - before == clipped, c
 
 
-@pytest.mark.parametrize(("idle", "stall", "gated"), [
-    ("none", "none", False), ("random", "none", True), ("none", "random", True), ("random", "random", False)])
-def test_rtl_is_the_twin(idle, stall, gated):
-    run(every_command(np.random.default_rng(2)), seed=3, idle=idle, stall=stall, gated=gated)
+@pytest.mark.parametrize(("idle", "stall", "gated", "width"), [
+    ("none", "none", False, W), ("random", "none", True, W), ("none", "random", True, W), ("random", "random", False, W),
+    ("none", "random", True, 1), ("random", "random", False, 2)])
+def test_rtl_is_the_twin(idle, stall, gated, width):
+    u = dataclasses.replace(U, vector_width=width)
+    run(every_command(np.random.default_rng(2), u), u, seed=3, idle=idle, stall=stall, gated=gated)
 
 
 @pytest.mark.parametrize("width", [8, 32])

@@ -1,4 +1,5 @@
 """hdl.walker: every marked element once per group, in order, nothing else; so no chi word is visited twice in a command."""
+import dataclasses
 import random
 
 import pytest
@@ -21,14 +22,15 @@ def test_twin_has_the_same_depth():
 
 @pytest.mark.parametrize("idle", ["none", "random"])
 @pytest.mark.parametrize("stall", ["none", "random"])
-@pytest.mark.parametrize("groups", [1, 3])
-def test_rtl_walks(idle, stall, groups):
+@pytest.mark.parametrize(("groups", "width"), [(1, 4), (3, 4), (1, 1), (3, 2)])
+def test_rtl_walks(idle, stall, groups, width):
     """Random words under idle and stall against a plain loop."""
-    dut, source, offer, pause = Walker(U), random.Random(1), pauses(idle, 1), pauses(stall, 2)
-    words = [{"codes": source.getrandbits(12), "mask": source.choice([0, 1, 8, 15, source.getrandbits(4)]), "index": n}
-             for n in range(60)]
-    expected = [(4 * word["index"] + k, group, word["codes"] >> 3 * k & 7)
-                for word in words for k in range(4) if word["mask"] >> k & 1 for group in range(groups)]
+    dut, source = Walker(dataclasses.replace(U, vector_width=width)), random.Random(1)
+    offer, pause, top = pauses(idle, 1), pauses(stall, 2), (1 << width) - 1
+    words = [{"codes": source.getrandbits(3 * width), "mask": source.choice([0, 1, top + 1 >> 1, top, source.getrandbits(width)]),
+              "index": n} for n in range(60)]
+    expected = [(width * word["index"] + k, group, word["codes"] >> 3 * k & 7)
+                for word in words for k in range(width) if word["mask"] >> k & 1 for group in range(groups)]
     got = []
 
     async def put(ctx):
