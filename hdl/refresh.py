@@ -90,7 +90,7 @@ class Refresh(wiring.Component):
         ]
 
         # dirty map; its output is the bit of ``line`` in CHECK
-        m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[])
+        m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
         bit, change = dirty.read_port(), dirty.write_port()
         fill_at, fill_left, fill_bit = Signal(16), Signal(13), Signal()
         clean = Signal()                                # clear the bit of ``line``
@@ -108,7 +108,7 @@ class Refresh(wiring.Component):
 
         # cells of the line: the codes of G+, then in their place the difference and whether the cell is due
         cell = data.StructLayout({"value": signed(u.adc_bits + 1), "due": 1})
-        m.submodules.cells = cells = memory.Memory(shape=data.ArrayLayout(cell, width), depth=u.n_lines // width, init=[])
+        m.submodules.cells = cells = memory.Memory(shape=data.ArrayLayout(cell, width), depth=u.n_lines // width, init=[], attrs={"no_rw_check": 1})
         fetch, keep = cells.read_port(), cells.write_port()
         second = Signal()                               # the read under way is that of G-
         word = Signal(range(u.n_lines // width + 1))    # of the pass over due cells
