@@ -93,15 +93,15 @@ class OperandCheck(wiring.Component):
         Instruction, the descriptor it names, and whether there is such a one and it is right.
     axes : Out(MatrixAxes)
         What the instruction needs of the descriptor. READ: ``count`` is how many outputs it reads.
-    undefined, bad_matrix, bad_address : Out(1)
-        Errors, the first one counts; combinational.
+    undefined, bad_matrix, bad_address : Out(1), Out(1), Out(3)
+        Errors, the first one counts; combinational. ``bad_address``: any bit; they are not joined, to be early.
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
             "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "axes": Out(MatrixAxes(u)),
-            "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(1)})
+            "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
 
     def elaborate(self, platform):
         m = Module()
@@ -132,39 +132,45 @@ class OperandCheck(wiring.Component):
             axes.other_count.eq(Mux(columns, matrix.rows, matrix.cols)),
         ]
 
+        # operands of ACCEPT and EMIT stand in the same places, but that a count is longer
+        emitted = value(Opcode.EMIT, "count")
+        more = value(Opcode.ACCEPT, "count")[len(emitted):] & is_opcode(opcode, Opcode.ACCEPT).replicate(3)
+        beyond_packet = beyond(value(Opcode.EMIT, "src"), Cat(emitted, more))
+        bad_address, bad_in_matrix, too_many = Signal(), Signal(), Signal()
+        m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, too_many))
         with m.Switch(opcode):
             with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.SCAN, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
                 pass
             with m.Case(Opcode.ACCEPT):
-                m.d.comb += self.bad_address.eq(~value(Opcode.ACCEPT, "to_lut")
-                                                & beyond(value(Opcode.ACCEPT, "dst"), value(Opcode.ACCEPT, "count")))
+                m.d.comb += bad_address.eq(~value(Opcode.ACCEPT, "to_lut") & beyond_packet)
             with m.Case(Opcode.DRIVE):
-                m.d.comb += self.bad_address.eq(beyond(value(Opcode.DRIVE, "src"), side))
+                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.DRIVE, "src"), side))
             with m.Case(Opcode.READ):
                 dst = value(Opcode.READ, "dst")
-                m.d.comb += self.bad_address.eq(
-                    beyond(dst, read_count) | ((read_count == 0) & beyond(dst, side)) | (read_count > side))
+                m.d.comb += bad_in_matrix.eq(
+                    beyond(dst, read_count) | ((read_count[:len(side)] == 0) & beyond(dst, side)))
+                # read_count > side, as a carry
+                m.d.comb += too_many.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())
             with m.Case(Opcode.VECTOR):
                 op, count = value(Opcode.VECTOR, "op"), value(Opcode.VECTOR, "count")
                 m.d.comb += [
                     self.undefined.eq(op > VectorOp.SET_EXPONENT),
-                    self.bad_address.eq((op != VectorOp.SET_EXPONENT) & (
+                    bad_address.eq((op != VectorOp.SET_EXPONENT) & (
                         beyond(value(Opcode.VECTOR, "dst"), count) | beyond(value(Opcode.VECTOR, "a"), count)
                         | (value(Opcode.VECTOR, "b") >= u.vector_words)
                         | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count)
                         | (count == 0))),
                 ]
             with m.Case(Opcode.GATHER):
-                m.d.comb += self.bad_address.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
+                m.d.comb += bad_address.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
                                                 | (value(Opcode.GATHER, "dst") >= u.vector_words))
             with m.Case(Opcode.EMIT):
-                m.d.comb += self.bad_address.eq(beyond(value(Opcode.EMIT, "src"), value(Opcode.EMIT, "count"))
-                                                | (value(Opcode.EMIT, "count") == 0))
+                m.d.comb += bad_address.eq(beyond_packet | (value(Opcode.EMIT, "count") == 0))
             if u.capacitor:
                 with m.Case(*isa.CAPACITOR_ONLY):
                     pass
             with m.Case(Opcode.UPDATE):
-                m.d.comb += self.bad_address.eq(beyond(value(Opcode.UPDATE, "walk_src"), side)
+                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.UPDATE, "walk_src"), side)
                                                 | beyond(value(Opcode.UPDATE, "lane_src"), axes.other_count))
             with m.Default():
                 m.d.comb += self.undefined.eq(1)

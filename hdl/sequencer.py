@@ -23,7 +23,7 @@ of them unit time. Source: design choice.
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.
 """
-from amaranth import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -82,7 +82,7 @@ class Sequencer(wiring.Component):
         # capacitor's part, whether a transfer was begun and not ended
         self.running, self.depth = Signal(), Signal(range(u.loop_depth + 1))
         self.body = Array(Signal(range(u.program_words), name=f"body_{k}") for k in range(u.loop_depth))
-        self.left = Array(Signal(32, name=f"left_{k}") for k in range(u.loop_depth))
+        self.left = Array(Signal(signed(33), name=f"left_{k}") for k in range(u.loop_depth))
         self.polarity, self.torn = Signal(u.n_matrices), Signal(u.n_matrices)
         # the next instruction: whether it is there, where it stands; it leaves
         self.valid, self.word, self.next, self.fire = (
@@ -133,27 +133,26 @@ class Sequencer(wiring.Component):
         opcode, index = word[0:6], word[16:16 + max(1, (u.n_matrices - 1).bit_length())]
         cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
         clears = is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)
+        d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
         d_barrier = is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)
-        d_is_loop, d_is_next = is_opcode(d_opcode, Opcode.LOOP), is_opcode(d_opcode, Opcode.NEXT)
         own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
-        is_loop, is_next, depth_after = Signal(), Signal(), Signal.like(self.depth)
+        is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
         # what the instruction in c changes has happened when this one gets there
         cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (word[16:20] == d_index))
         d_wrong = {
-            Error.ILLEGAL_OPCODE: check.undefined, Error.BAD_MATRIX: check.bad_matrix,
+            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined, Error.BAD_MATRIX: check.bad_matrix,
             Error.NOT_CLEARED: is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared_after,
-            Error.LOOP_DEPTH: (d_is_loop & (depth_after == u.loop_depth)) | (d_is_next & (depth_after == 0)),
         }
 
         # c: checked; what dispatch needs is decoded
-        wrong, bad_address, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal(), Signal()
+        wrong, bad_address, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal.like(check.bad_address), Signal()
         matrix, needs, barrier = Signal(MatrixAxes(u)), Signal(4), Signal()    # needs: units that must be idle
         with m.If(step):
             m.d.sync += [
-                valid.eq(d_valid), word.eq(d_word), matrix.eq(check.axes), bad_address.eq(check.bad_address),
+                valid.eq(d_valid), word.eq(d_word), word[16:48].eq(Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])), matrix.eq(check.axes), bad_address.eq(check.bad_address),
                 *(wrong[error].eq(one) for error, one in d_wrong.items()), bad.eq(Cat(d_wrong.values()).any()),
-                barrier.eq(d_barrier), needs.eq(d_word[6:9] | own | d_barrier.replicate(4)), is_loop.eq(d_is_loop),
-                is_next.eq(d_is_next),
+                barrier.eq(d_barrier), needs.eq(d_word[6:9] | own | d_barrier.replicate(4)),
+                is_loop.eq(d_is_loop), is_next.eq(is_opcode(d_opcode, Opcode.NEXT)),
             ]
         with m.If(flush):
             m.d.sync += [f_valid.eq(0), d_valid.eq(0), valid.eq(0)]
@@ -162,14 +161,14 @@ class Sequencer(wiring.Component):
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
         all_idle, after_barrier, stopping, host_wait = Signal(), Signal(), Signal(), Signal()
         line, polarity, torn = Signal(13), self.polarity, self.torn
-        is_torn, beyond, at_end = Signal(), Signal(), pc[-1]
+        is_torn, beyond = Signal(), Signal()
         if u.capacitor:
             fires = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ)
                                                       & ~operand(word, Opcode.READ, "polarity")[1])
             m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)),
                          beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= matrix.count))]
         m.d.comb += [
-            all_idle.eq(idle.all()), sound.eq(~(at_end | bad | bad_address | beyond | is_torn)),
+            all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
             go.eq(valid & sound & ~(stopping & all_idle) & ~((needs | after_barrier.replicate(4)) & ~idle).any()),
             host_wait.eq((is_opcode(opcode, Opcode.WAIT) & self.accepting)
@@ -178,7 +177,7 @@ class Sequencer(wiring.Component):
         ]
         self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
                        polarity.bit_select(index, 1), go)
-        following = self._loops(m, is_loop, is_next, jump, depth_after)
+        following = self._loops(m, is_loop, is_next, after, loop_error, jump)
 
         # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
         resuming, halts = Signal(), is_opcode(opcode, Opcode.HALT)
@@ -215,10 +214,10 @@ class Sequencer(wiring.Component):
             with m.If(halts):
                 m.d.sync += [running.eq(0), self.done.eq(1)]
         error = Signal(4)
-        for one, code in ((is_torn, Error.TORN), (beyond, Error.BAD_ADDRESS), (wrong[Error.LOOP_DEPTH], Error.LOOP_DEPTH),
-                          (wrong[Error.NOT_CLEARED], Error.NOT_CLEARED), (bad_address, Error.BAD_ADDRESS),
+        for one, code in ((is_torn, Error.TORN), (beyond, Error.BAD_ADDRESS), (loop_error, Error.LOOP_DEPTH),
+                          (wrong[Error.NOT_CLEARED], Error.NOT_CLEARED), (bad_address.any(), Error.BAD_ADDRESS),
                           (wrong[Error.BAD_MATRIX], Error.BAD_MATRIX), (wrong[Error.ILLEGAL_OPCODE], Error.ILLEGAL_OPCODE),
-                          (at_end, Error.PROGRAM_END)):                         # the last one counts
+                          (wrong[Error.PROGRAM_END], Error.PROGRAM_END)):                         # the last one counts
             with m.If(one):
                 m.d.comb += error.eq(code)
         with m.If(valid & ~sound):
@@ -268,24 +267,23 @@ class Sequencer(wiring.Component):
             m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & is_opcode(opcode, *opcodes))]
         m.d.comb += [self.o_load.valid.eq(self.fire & is_opcode(opcode, Opcode.LOAD)), self.o_load.payload.words.eq(words)]
 
-    def _loops(self, m, is_loop, is_next, jump, depth_after):
-        """Stack of (first instruction of the body, iterations left); returns where the program goes after this instruction."""
+    def _loops(self, m, is_loop, is_next, after, loop_error, jump):
+        """Stack of (first instruction of the body, NEXTs that jump, less one); returns where the program goes from here."""
         u, depth, body, left, fire = self.u, self.depth, self.body, self.left, self.fire
-        top, count = Signal(range(u.loop_depth)), operand(self.word, Opcode.LOOP, "count")
-        after, following, more = Signal.like(self.next), Signal.like(self.next), Array(one[1:].any() for one in left)
-        m.d.comb += [top.eq(depth - 1), jump.eq(self.valid & is_next & more[top]), after.eq(self.next + 1),
-                     following.eq(Mux(jump, body[top], after)), depth_after.eq(depth)]
-        with m.If(self.valid & is_loop):
-            m.d.comb += depth_after.eq(depth + 1)
-        with m.Elif(self.valid & is_next & ~jump):
-            m.d.comb += depth_after.eq(depth - 1)
+        top, iterations = Signal(range(u.loop_depth)), self.word[16:48]
+        following = Signal.like(self.next)
+        m.d.comb += [
+            loop_error.eq((is_loop & (depth == u.loop_depth)) | (is_next & (depth == 0))), top.eq(depth - 1),
+            jump.eq(self.valid & is_next & ~Array(one[-1] for one in left)[top]),      # not negative
+            after.eq(self.next + 1), following.eq(Mux(jump, body[top], after)),
+        ]
         for k in range(u.loop_depth):
-            with m.If(fire & ((is_loop & (depth == k)) | (jump & (depth == k + 1)))):
-                m.d.sync += left[k].eq(Mux(is_loop, Mux(count == 0, self.loop_count, count), left[k] - 1))
+            with m.If(fire & ((is_loop & (depth == k)) | (jump & (depth == k + 1)))):   # the iterations less 2, or one less
+                m.d.sync += left[k].eq(Mux(is_loop, iterations, left[k]) + Cat(~is_loop, Const(-1, 32)).as_signed())
             with m.If(fire & is_loop & (depth == k)):
                 m.d.sync += body[k].eq(after)
         with m.If(self.start & ~self.running):
             m.d.sync += depth.eq(0)
-        with m.Elif(fire):
-            m.d.sync += depth.eq(depth_after)
+        with m.Elif(fire & (is_loop | (is_next & ~jump))):
+            m.d.sync += depth.eq(Mux(is_loop, depth + 1, depth - 1))
         return following
