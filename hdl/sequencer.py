@@ -130,7 +130,7 @@ class Sequencer(wiring.Component):
             check.matrix_ok.eq((d_index < u.n_matrices) & matrix_ok.bit_select(d_index, 1)),
             *(check.matrix[name].eq(d_matrix.get(name, matrices[d_index][name])) for name in check.matrix.shape().members),
         ]
-        opcode, index = word[0:6], word[16:16 + max(1, (u.n_matrices - 1).bit_length())]
+        opcode, index = word[0:6], word[16:20]
         cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
         clears = is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)
         d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
@@ -138,7 +138,7 @@ class Sequencer(wiring.Component):
         own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
         is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
         # what the instruction in c changes has happened when this one gets there
-        cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (word[16:20] == d_index))
+        cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (index == d_index))
         d_wrong = {
             Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined, Error.BAD_MATRIX: check.bad_matrix,
             Error.NOT_CLEARED: is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared_after,
