@@ -113,14 +113,14 @@ class OperandCheck(wiring.Component):
             return operand(word, of, name)
 
         def beyond(address, count):
-            """address + ceil(count / vector_width) > vector_words; both are powers of two."""
+            """1 where address + ceil(count / vector_width) > vector_words; both are powers of two."""
             words = count[shift:]
             end = Signal(bits + 2, name="end")
             # the lowest bit makes the carry of a word that is not full
             m.d.comb += end.eq((Cat(1, address[:bits + 1]) + Cat(count[:shift].any(), words[:bits + 1])) >> 1)
             return end[bits + 1] | (end[bits] & end[:bits].any()) | address[bits + 1:].any() | words[bits + 1:].any()
 
-        # which axis: of the opcodes that name a matrix, bit 3 tells those of the walk axis, bit 1 READ: the side that is not driven
+        # of the opcodes that name a matrix, bit 3 tells those about the walk axis, bit 1 READ: about the side that is not driven
         columns = Mux(opcode[3], matrix.walk == Walk.COLS, value(Opcode.DRIVE, "transpose") ^ opcode[1])
         side, read_count = Signal.like(axes.count), value(Opcode.READ, "count")
         counted = is_opcode(opcode, Opcode.READ) & (read_count != 0)
@@ -136,8 +136,8 @@ class OperandCheck(wiring.Component):
         emitted = value(Opcode.EMIT, "count")
         more = value(Opcode.ACCEPT, "count")[len(emitted):] & is_opcode(opcode, Opcode.ACCEPT).replicate(3)
         beyond_packet = beyond(value(Opcode.EMIT, "src"), Cat(emitted, more))
-        bad_address, bad_in_matrix, too_many = Signal(), Signal(), Signal()
-        m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, too_many))
+        bad_address, bad_in_matrix, bad_number = Signal(), Signal(), Signal()
+        m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, bad_number))
         with m.Switch(opcode):
             with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.SCAN, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
                 pass
@@ -150,22 +150,22 @@ class OperandCheck(wiring.Component):
                 m.d.comb += bad_in_matrix.eq(
                     beyond(dst, read_count) | ((read_count[:len(side)] == 0) & beyond(dst, side)))
                 # read_count > side, as a carry
-                m.d.comb += too_many.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())
+                m.d.comb += bad_number.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())
             with m.Case(Opcode.VECTOR):
                 op, count = value(Opcode.VECTOR, "op"), value(Opcode.VECTOR, "count")
                 m.d.comb += [
                     self.undefined.eq(op > VectorOp.SET_EXPONENT),
                     bad_address.eq((op != VectorOp.SET_EXPONENT) & (
                         beyond(value(Opcode.VECTOR, "dst"), count) | beyond(value(Opcode.VECTOR, "a"), count)
-                        | (value(Opcode.VECTOR, "b") >= u.vector_words)
-                        | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count)
-                        | (count == 0))),
+                        | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count))),
+                    bad_number.eq((op != VectorOp.SET_EXPONENT) & ((count == 0)
+                                                                   | (value(Opcode.VECTOR, "b") >= u.vector_words))),
                 ]
             with m.Case(Opcode.GATHER):
-                m.d.comb += bad_address.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
-                                                | (value(Opcode.GATHER, "dst") >= u.vector_words))
+                m.d.comb += bad_number.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
+                                          | (value(Opcode.GATHER, "dst") >= u.vector_words))
             with m.Case(Opcode.EMIT):
-                m.d.comb += bad_address.eq(beyond_packet | (value(Opcode.EMIT, "count") == 0))
+                m.d.comb += [bad_address.eq(beyond_packet), bad_number.eq(emitted == 0)]
             if u.capacitor:
                 with m.Case(*isa.CAPACITOR_ONLY):
                     pass
@@ -208,8 +208,8 @@ class Decoder(wiring.Component):
             return [getattr(command, name).eq(operand(word, of, name)) for name in names]
 
         reading, steps = is_opcode(opcode, Opcode.READ), operand(word, Opcode.READ, "steps")
-        lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": matrix.first, "half": operand(word, Opcode.READ, "half"),
-                 "steps": Mux(steps == 0, u.line_max, steps)}
+        lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": matrix.first,
+                 "half": operand(word, Opcode.READ, "half"), "steps": Mux(steps == 0, u.line_max, steps)}
         if u.capacitor:
             lines |= self._capacitor(m, opcode, lines)
         m.d.comb += [

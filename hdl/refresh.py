@@ -12,16 +12,18 @@ A rewrite that ends by ``bound`` is a miss. It pulses first and reads after, sin
 Dirty map: one bit per chi word index (``PulseCommand.dirty`` = chi_base + line within the matrix). ``mark_stb`` sets a bit: the
 pulse generator's accepts without ``refresh``. ``fill_stb`` writes ``fill_value`` into ``fill_count`` bits from ``fill_base`` on,
 one a cycle (CLEAR of a matrix: 0; LOAD: 1, since its lines are of unknown age). Reset does not clear the map: CLEAR or LOAD does.
-SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted).
+SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted). So fill and SCAN share
+their counters.
 
 Ports
 -----
 i : In(stream.Signature(ScanCommand(u)))
-    SCAN; ``walk_count``, ``lane_count`` and ``steps`` at least 1. Pulse generator and read unit must be idle at its accept.
+    SCAN of a matrix within its tile and the chi memory; ``walk_count``, ``lane_count`` and ``steps`` at least 1. Pulse generator
+    and read unit must be idle at its accept.
 o_lines, o_pulse : Out(stream.Signature(LinesCommand(u))), Out(stream.Signature(PulseCommand(u)))
-    To read unit and pulse generator; a cell is addressed by ``first`` with lane 0 (counts[0] = 1).
+    To read unit and pulse generator; a cell is addressed by ``first`` with lane 0 (counts[0] = 1), ``dirty`` is 0.
 code_stb, code_index, code_word : In(1), In(13), In(CodeWord(u))
-    Tap of the read unit.
+    Tap of the read unit: codes come two cycles after their READ was accepted, or later.
 pulse_busy : In(1)
     The pulse generator's ``busy``.
 mark_stb, mark_index : In(1), In(16)

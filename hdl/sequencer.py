@@ -12,9 +12,11 @@ counters but ``host_wait``. A start gives the stopped program up; a write to the
 
 A matrix is *torn* from FLIP to SEAL. FIRE on it, and READ of it by the polarity of the matrix, is an error.
 
-Stages: fetch (program memory output) | d: with its descriptor | c: checked; dispatch is combinational from c.
+Stages: f: program memory output | d: with its descriptor | c: checked; dispatch is combinational from c. Errors are found in d,
+those of loops and of the capacitor scheme in c. A LOOP gets its count in d.
 
-Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped.
+Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped, nor the
+program or LOOP_COUNT while it runs.
 
 Timing: ``START_CYCLES(n_matrices)`` cycles of unit time from start to the first dispatch slot; then one instruction a cycle;
 after a NEXT that jumps the next dispatch is ``JUMP_CYCLES`` later. From resume to dispatch START_CYCLES(n_matrices) cycles, none
@@ -66,8 +68,8 @@ class Sequencer(wiring.Component):
     disarm : Out(1)
         No program runs or is stopped: a packet that is still armed is not for the next one.
     o_lines, o_vector, o_update, o_scan, o_accept, o_load : Out(stream)
-        Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). LOAD goes to both
-        ``o_update`` and ``o_load``.
+        Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). ``valid`` depends on it:
+        a unit that is busy is offered nothing. LOAD goes to both ``o_update`` and ``o_load``.
     accepting : In(1)
         A packet is armed and not complete.
     host_stall : In(1)
@@ -78,8 +80,8 @@ class Sequencer(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        # a program runs; loops: how many, first instructions of the bodies, iterations left; of each matrix: the sign of the
-        # capacitor's part, whether a transfer was begun and not ended
+        # a program runs; loops: how many, first instructions of the bodies, NEXTs that jump less one; of each matrix: the sign of
+        # the capacitor's part, whether a transfer was begun and not ended
         self.running, self.depth = Signal(), Signal(range(u.loop_depth + 1))
         self.body = Array(Signal(range(u.program_words), name=f"body_{k}") for k in range(u.loop_depth))
         self.left = Array(Signal(signed(33), name=f"left_{k}") for k in range(u.loop_depth))
@@ -134,22 +136,26 @@ class Sequencer(wiring.Component):
         cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
         clears = is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)
         d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
+        iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
         d_barrier = is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)
         own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
         is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
         # what the instruction in c changes has happened when this one gets there
         cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (index == d_index))
         d_wrong = {
-            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined, Error.BAD_MATRIX: check.bad_matrix,
+            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined,
+            Error.BAD_MATRIX: check.bad_matrix,
             Error.NOT_CLEARED: is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared_after,
         }
 
         # c: checked; what dispatch needs is decoded
-        wrong, bad_address, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal.like(check.bad_address), Signal()
+        wrong, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal()    # bad: one of them
+        bad_address = Signal.like(check.bad_address)
         matrix, needs, barrier = Signal(MatrixAxes(u)), Signal(4), Signal()    # needs: units that must be idle
         with m.If(step):
             m.d.sync += [
-                valid.eq(d_valid), word.eq(d_word), word[16:48].eq(Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])), matrix.eq(check.axes), bad_address.eq(check.bad_address),
+                valid.eq(d_valid), word.eq(Cat(d_word[:16], iterations, d_word[48:])), matrix.eq(check.axes),
+                bad_address.eq(check.bad_address),
                 *(wrong[error].eq(one) for error, one in d_wrong.items()), bad.eq(Cat(d_wrong.values()).any()),
                 barrier.eq(d_barrier), needs.eq(d_word[6:9] | own | d_barrier.replicate(4)),
                 is_loop.eq(d_is_loop), is_next.eq(is_opcode(d_opcode, Opcode.NEXT)),
