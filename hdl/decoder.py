@@ -1,19 +1,21 @@
 """Decoder: instruction word and matrix descriptor to unit commands, and the check of their operands.
 
-Both parts are combinational. ``OperandCheck`` works one pipeline stage before ``Decoder`` (see ``sequencer``), so that its
-adders are out of the dispatch path. Source: design choice; bit positions from ``model.isa``, nowhere else.
+A descriptor that was found right needs fewer bits than its registers have, and an instruction is about one axis of its matrix, so
+what is kept beside an instruction are the ``MatrixAxes``. ``OperandCheck`` works one pipeline stage before ``Decoder`` (see
+``sequencer``), so that its adders are out of the dispatch path. Source: design choice; bit positions from ``model.isa``, nowhere
+else.
 """
-from amaranth import Array, Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.ports import AcceptCommand, LinesCommand, MatrixDescriptor, ScanCommand, UpdateCommand, VectorCommand
+from hdl.ports import AcceptCommand, LinesCommand, ScanCommand, UpdateCommand, VectorCommand
 from model import isa
 from model.commands import LinesOp, UpdateOp
-from model.isa import Error, Half, Opcode, VectorOp, Walk
+from model.isa import Half, Opcode, VectorOp, Walk
 from model.params import UnitParams
 
-__all__ = ["Decoder", "DescriptorCheck", "OperandCheck", "is_opcode", "operand"]
+__all__ = ["Decoder", "DescriptorCheck", "MatrixAxes", "OperandCheck", "RightMatrix", "is_opcode", "operand"]
 
 
 def operand(word, opcode: Opcode, name: str):
@@ -28,114 +30,153 @@ def is_opcode(opcode, *values):
     return opcode.matches(*(f"{int(value):06b}" for value in values))
 
 
+def _bits(most):
+    """Bits of a number up to ``most``, at least 1."""
+    return max(1, most.bit_length())
+
+
+def RightMatrix(u: UnitParams):
+    """Layout of a descriptor with as many bits of each field as a right one needs."""
+    return data.StructLayout({
+        "tile": _bits(u.n_tiles - 1), "row0": _bits(u.n_rows - 1), "col0": _bits(u.n_cols - 1), "rows": _bits(u.n_rows),
+        "cols": _bits(u.n_cols), "walk": 1, "chi_base": _bits(u.chi_words - 1), "words_per_line": _bits(u.groups_max)})
+
+
+def MatrixAxes(u: UnitParams):
+    """Layout of a right descriptor as an instruction sees it: ``first`` and ``count`` of the axis that it is about, and of the
+    other one. That is the side driven or read, the walk axis where there is no ``transpose``.
+    """
+    first, count = _bits(u.n_lines - 1), _bits(u.n_lines)
+    return data.StructLayout({
+        "tile": _bits(u.n_tiles - 1), "walk": 1, "first": first, "count": count, "other_first": first, "other_count": count,
+        "chi_base": _bits(u.chi_words - 1), "words_per_line": _bits(u.groups_max)})
+
+
 class DescriptorCheck(wiring.Component):
     """Checks one matrix descriptor: inside its tile and the chi memory, words of a line that the build holds, origins aligned.
 
     Members
     -------
-    matrix : In(MatrixDescriptor)
+    matrix, fits : In(RightMatrix), In(1)
+        Descriptor, and whether all bits that are left out of it are 0.
     ok, words : Out
         Whether it is right, and how many chi words it has, for the descriptor of two cycles before; throughput 1 a cycle.
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
-        super().__init__({"matrix": In(MatrixDescriptor(u)), "ok": Out(1), "words": Out(range(u.chi_words + 1))})
+        super().__init__({"matrix": In(RightMatrix(u)), "fits": In(1), "ok": Out(1), "words": Out(range(u.chi_words + 1))})
 
     def elaborate(self, platform):
         m = Module()
         u, d = self.u, self.matrix
         aligned_bits = (u.vector_width - 1).bit_length()
-        inside, words, base = Signal(), Signal(26), Signal(16)
         lines = Mux(d.walk == Walk.ROWS, d.rows, d.cols)
+        sound, words, base = Signal(), Signal(len(d.rows | d.cols) + len(d.words_per_line)), Signal.like(d.chi_base)
+        row_end, col_end = Signal(len(d.row0 + d.rows)), Signal(len(d.col0 + d.cols))
         m.d.sync += [
-            inside.eq((d.tile < u.n_tiles) & (d.rows > 0) & (d.cols > 0) & (d.words_per_line > 0)
-                      & (d.words_per_line <= u.groups_max)
-                      & (d.row0 + d.rows <= u.n_rows) & (d.col0 + d.cols <= u.n_cols)
-                      & (Cat(d.row0[:aligned_bits], d.col0[:aligned_bits]) == 0)),
-            words.eq(lines * d.words_per_line), base.eq(d.chi_base),
-            self.ok.eq(inside & (words + base <= u.chi_words)), self.words.eq(words),
+            sound.eq(self.fits & (d.tile < u.n_tiles) & (d.rows > 0) & (d.cols > 0) & (d.words_per_line > 0)
+                     & (d.words_per_line <= u.groups_max) & (Cat(d.row0[:aligned_bits], d.col0[:aligned_bits]) == 0)),
+            row_end.eq(d.row0 + d.rows), col_end.eq(d.col0 + d.cols), words.eq(lines * d.words_per_line), base.eq(d.chi_base),
+            self.ok.eq(sound & (row_end <= u.n_rows) & (col_end <= u.n_cols) & (words + base <= u.chi_words)),
+            self.words.eq(words),
         ]
         return m
 
 
 class OperandCheck(wiring.Component):
-    """Error of an instruction that can be told from its operands: opcode, matrix index, vector addresses.
+    """Errors of an instruction that can be told from its operands: opcode, matrix index, vector addresses.
 
     Members
     -------
     word, matrix, matrix_ok : In
-        Instruction, the descriptor it names, the result of ``DescriptorCheck`` per matrix.
-    error : Out(4)
-        An ``isa.Error``; combinational.
+        Instruction, the descriptor it names, and whether there is such a one and it is right.
+    axes : Out(MatrixAxes)
+        What the instruction needs of the descriptor. READ: ``count`` is how many outputs it reads.
+    undefined, bad_matrix, bad_address : Out(1), Out(1), Out(3)
+        Errors, the first one counts; combinational. ``bad_address``: any bit; they are not joined, to be early.
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
-            "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixDescriptor(u)), "matrix_ok": In(u.n_matrices), "error": Out(4)})
+            "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "axes": Out(MatrixAxes(u)),
+            "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
 
     def elaborate(self, platform):
         m = Module()
-        u, word, matrix = self.u, self.word, self.matrix
+        u, word, matrix, axes = self.u, self.word, self.matrix, self.axes
         opcode = word[0:6]
-        shift = (u.vector_width - 1).bit_length()
-
-        def beyond(address, count):
-            return address + (count + (u.vector_width - 1) >> shift) > u.vector_words
+        shift, bits = (u.vector_width - 1).bit_length(), (u.vector_words - 1).bit_length()
 
         def value(of, name):
             return operand(word, of, name)
 
-        side = Signal(13)  # outputs of a READ, or lines of a DRIVE
-        transpose = Mux(is_opcode(opcode, Opcode.READ), ~value(Opcode.READ, "transpose"), value(Opcode.DRIVE, "transpose"))
-        m.d.comb += side.eq(Mux(transpose, matrix.cols, matrix.rows))
-        read_count = value(Opcode.READ, "count")
-        lane_count = Mux(matrix.walk == Walk.ROWS, matrix.cols, matrix.rows)
-        walk_count = Mux(matrix.walk == Walk.ROWS, matrix.rows, matrix.cols)
+        def beyond(address, count):
+            """1 where address + ceil(count / vector_width) > vector_words; both are powers of two."""
+            words = count[shift:]
+            end = Signal(bits + 2, name="end")
+            # the lowest bit makes the carry of a word that is not full
+            m.d.comb += end.eq((Cat(1, address[:bits + 1]) + Cat(count[:shift].any(), words[:bits + 1])) >> 1)
+            return end[bits + 1] | (end[bits] & end[:bits].any()) | address[bits + 1:].any() | words[bits + 1:].any()
 
-        undefined, address = Signal(), Signal()
+        # of the opcodes that name a matrix, bit 3 tells those about the walk axis, bit 1 READ: about the side that is not driven
+        columns = Mux(opcode[3], matrix.walk == Walk.COLS, value(Opcode.DRIVE, "transpose") ^ opcode[1])
+        side, read_count = Signal.like(axes.count), value(Opcode.READ, "count")
+        counted = is_opcode(opcode, Opcode.READ) & (read_count != 0)
+        m.d.comb += [
+            axes.tile.eq(matrix.tile), axes.walk.eq(matrix.walk), axes.chi_base.eq(matrix.chi_base),
+            axes.words_per_line.eq(matrix.words_per_line), side.eq(Mux(columns, matrix.cols, matrix.rows)),
+            axes.count.eq(Mux(counted, read_count, side)),
+            axes.first.eq(Mux(columns, matrix.col0, matrix.row0)), axes.other_first.eq(Mux(columns, matrix.row0, matrix.col0)),
+            axes.other_count.eq(Mux(columns, matrix.rows, matrix.cols)),
+        ]
+
+        # operands of ACCEPT and EMIT stand in the same places, but that a count is longer
+        emitted = value(Opcode.EMIT, "count")
+        more = value(Opcode.ACCEPT, "count")[len(emitted):] & is_opcode(opcode, Opcode.ACCEPT).replicate(3)
+        beyond_packet = beyond(value(Opcode.EMIT, "src"), Cat(emitted, more))
+        bad_address, bad_in_matrix, bad_number = Signal(), Signal(), Signal()
+        m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, bad_number))
         with m.Switch(opcode):
             with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.SCAN, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
                 pass
             with m.Case(Opcode.ACCEPT):
-                m.d.comb += address.eq(~value(Opcode.ACCEPT, "to_lut")
-                                       & beyond(value(Opcode.ACCEPT, "dst"), value(Opcode.ACCEPT, "count")))
+                m.d.comb += bad_address.eq(~value(Opcode.ACCEPT, "to_lut") & beyond_packet)
             with m.Case(Opcode.DRIVE):
-                m.d.comb += address.eq(beyond(value(Opcode.DRIVE, "src"), side))
+                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.DRIVE, "src"), side))
             with m.Case(Opcode.READ):
-                m.d.comb += address.eq(beyond(value(Opcode.READ, "dst"), Mux(read_count == 0, side, read_count))
-                                       | (read_count > side))
+                dst = value(Opcode.READ, "dst")
+                m.d.comb += bad_in_matrix.eq(
+                    beyond(dst, read_count) | ((read_count[:len(side)] == 0) & beyond(dst, side)))
+                # read_count > side, as a carry
+                m.d.comb += bad_number.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())
             with m.Case(Opcode.VECTOR):
                 op, count = value(Opcode.VECTOR, "op"), value(Opcode.VECTOR, "count")
                 m.d.comb += [
-                    undefined.eq(op > VectorOp.SET_EXPONENT),
-                    address.eq((op != VectorOp.SET_EXPONENT) & (
+                    self.undefined.eq(op > VectorOp.SET_EXPONENT),
+                    bad_address.eq((op != VectorOp.SET_EXPONENT) & (
                         beyond(value(Opcode.VECTOR, "dst"), count) | beyond(value(Opcode.VECTOR, "a"), count)
-                        | (value(Opcode.VECTOR, "b") >= u.vector_words)
-                        | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count)
-                        | (count == 0))),
+                        | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count))),
+                    bad_number.eq((op != VectorOp.SET_EXPONENT) & ((count == 0)
+                                                                   | (value(Opcode.VECTOR, "b") >= u.vector_words))),
                 ]
             with m.Case(Opcode.GATHER):
-                m.d.comb += address.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
-                                       | (value(Opcode.GATHER, "dst") >= u.vector_words))
+                m.d.comb += bad_number.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
+                                          | (value(Opcode.GATHER, "dst") >= u.vector_words))
             with m.Case(Opcode.EMIT):
-                m.d.comb += address.eq(beyond(value(Opcode.EMIT, "src"), value(Opcode.EMIT, "count"))
-                                       | (value(Opcode.EMIT, "count") == 0))
+                m.d.comb += [bad_address.eq(beyond_packet), bad_number.eq(emitted == 0)]
             if u.capacitor:
                 with m.Case(*isa.CAPACITOR_ONLY):
                     pass
             with m.Case(Opcode.UPDATE):
-                m.d.comb += address.eq(beyond(value(Opcode.UPDATE, "walk_src"), walk_count)
-                                       | beyond(value(Opcode.UPDATE, "lane_src"), lane_count))
+                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.UPDATE, "walk_src"), side)
+                                                | beyond(value(Opcode.UPDATE, "lane_src"), axes.other_count))
             with m.Default():
-                m.d.comb += undefined.eq(1)
+                m.d.comb += self.undefined.eq(1)
 
         of_matrix = is_opcode(opcode, *(op for op, (_, fields) in isa.FORMATS.items() if fields and fields[0].name == "matrix"))
-        index = word[16:20]
-        bad_matrix = of_matrix & ((index >= u.n_matrices) | ~Array(self.matrix_ok)[index])
-        m.d.comb += self.error.eq(Mux(undefined, Error.ILLEGAL_OPCODE, Mux(bad_matrix, Error.BAD_MATRIX,
-                                  Mux(address, Error.BAD_ADDRESS, Error.NONE))))
+        m.d.comb += self.bad_matrix.eq(of_matrix & ~self.matrix_ok)
         return m
 
 
@@ -145,7 +186,7 @@ class Decoder(wiring.Component):
     Members
     -------
     word, matrix : In
-        Instruction and the descriptor it names. ``line``: register LINE; ``inverted``: polarity of that matrix.
+        Instruction and what it needs of the descriptor it names. ``line``: register LINE; ``inverted``: polarity of that matrix.
     lines, vector, update, scan, accept : Out
         Command payloads; combinational.
     """
@@ -153,7 +194,7 @@ class Decoder(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
-            "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixDescriptor(u)), "line": In(13), "inverted": In(1),
+            "word": In(isa.INSTRUCTION_BITS), "matrix": In(MatrixAxes(u)), "line": In(13), "inverted": In(1),
             "lines": Out(LinesCommand(u)), "vector": Out(VectorCommand(u)), "update": Out(UpdateCommand(u)),
             "scan": Out(ScanCommand(u)), "accept": Out(AcceptCommand(u)),
         })
@@ -166,22 +207,16 @@ class Decoder(wiring.Component):
         def copy(command, of, *names):
             return [getattr(command, name).eq(operand(word, of, name)) for name in names]
 
-        # DRIVE and READ: the side named by ``transpose`` is driven, the other one is read
-        reading = is_opcode(opcode, Opcode.READ)
-        transpose = operand(word, Opcode.DRIVE, "transpose")
-        cols_side = Mux(reading, ~transpose, transpose)
-        side_count = Mux(cols_side, matrix.cols, matrix.rows)
-        count, steps = operand(word, Opcode.READ, "count"), operand(word, Opcode.READ, "steps")
-        lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": Mux(cols_side, matrix.col0, matrix.row0),
+        reading, steps = is_opcode(opcode, Opcode.READ), operand(word, Opcode.READ, "steps")
+        lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": matrix.first,
                  "half": operand(word, Opcode.READ, "half"), "steps": Mux(steps == 0, u.line_max, steps)}
         if u.capacitor:
             lines |= self._capacitor(m, opcode, lines)
         m.d.comb += [
-            self.lines.tile.eq(matrix.tile), self.lines.transpose.eq(transpose),
-            self.lines.count.eq(Mux(reading & (count != 0), count, side_count)), *copy(self.lines, Opcode.READ, "range"),
+            self.lines.tile.eq(matrix.tile), *copy(self.lines, Opcode.DRIVE, "transpose", "shift"),
+            self.lines.count.eq(matrix.count), *copy(self.lines, Opcode.READ, "range"),
             self.lines.address.eq(Mux(reading, operand(word, Opcode.READ, "dst"), operand(word, Opcode.DRIVE, "src"))),
-            *copy(self.lines, Opcode.DRIVE, "shift"), self.lines.store.eq(1),
-            *(getattr(self.lines, name).eq(value) for name, value in lines.items()),
+            self.lines.store.eq(1), *(getattr(self.lines, name).eq(value) for name, value in lines.items()),
         ]
 
         m.d.comb += copy(
@@ -193,25 +228,17 @@ class Decoder(wiring.Component):
             m.d.comb += [self.vector.op.eq(VectorOp.EMIT), self.vector.a.eq(operand(word, Opcode.EMIT, "src")),
                          *copy(self.vector, Opcode.EMIT, "count")]
 
-        by_rows = matrix.walk == Walk.ROWS
-        walk_count, lane_count = Mux(by_rows, matrix.rows, matrix.cols), Mux(by_rows, matrix.cols, matrix.rows)
-        walk_first, lane_first = Mux(by_rows, matrix.row0, matrix.col0), Mux(by_rows, matrix.col0, matrix.row0)
+        op = Mux(is_opcode(opcode, Opcode.CLEAR), UpdateOp.CLEAR, Mux(is_opcode(opcode, Opcode.DUMP), UpdateOp.DUMP, Mux(
+            is_opcode(opcode, Opcode.LOAD), UpdateOp.LOAD, UpdateOp.UPDATE)))
+        axes = {"tile": matrix.tile, "walk": matrix.walk, "walk_first": matrix.first, "walk_count": matrix.count,
+                "lane_first": matrix.other_first, "lane_count": matrix.other_count}
         m.d.comb += [
             *copy(self.update, Opcode.UPDATE, "accumulate", "threshold", "walk_src", "walk_shift", "lane_src", "lane_shift",
                   "rate", "e", "exponent", "negate"),
-            self.update.walk_count.eq(walk_count), self.update.lane_count.eq(lane_count),
-            self.update.words_per_line.eq(matrix.words_per_line), self.update.chi_base.eq(matrix.chi_base),
-            self.update.tile.eq(matrix.tile), self.update.walk.eq(matrix.walk), self.update.walk_first.eq(walk_first),
-            self.update.lane_first.eq(lane_first),
-        ]
-        with m.Switch(opcode):
-            for op in (Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
-                with m.Case(op):
-                    m.d.comb += self.update.op.eq(UpdateOp[op.name])
-        m.d.comb += [
-            *copy(self.scan, Opcode.SCAN, "steps", "high", "low", "bound", "floor"), self.scan.tile.eq(matrix.tile),
-            self.scan.walk.eq(matrix.walk), self.scan.walk_first.eq(walk_first), self.scan.walk_count.eq(walk_count),
-            self.scan.lane_first.eq(lane_first), self.scan.lane_count.eq(lane_count), self.scan.dirty_base.eq(matrix.chi_base),
+            self.update.op.eq(op), self.update.words_per_line.eq(matrix.words_per_line), self.update.chi_base.eq(matrix.chi_base),
+            *(getattr(self.update, name).eq(value) for name, value in axes.items()),
+            *copy(self.scan, Opcode.SCAN, "steps", "high", "low", "bound", "floor"), self.scan.dirty_base.eq(matrix.chi_base),
+            *(getattr(self.scan, name).eq(value) for name, value in axes.items()),
         ]
         m.d.comb += copy(self.accept, Opcode.ACCEPT, "dst", "count", "wide", "to_lut", "lut")
         return m
@@ -222,7 +249,7 @@ class Decoder(wiring.Component):
         fire, point, trim, seed = (is_opcode(opcode, op) for op in (Opcode.FIRE, Opcode.POINT, Opcode.TRIM, Opcode.SEED))
         own, half = operand(word, Opcode.READ, "polarity"), operand(word, Opcode.READ, "half")
         first, rows = Signal(13), operand(word, Opcode.FIRE, "rows")     # first: line LINE of the side that ``transpose`` names
-        m.d.comb += first.eq(self.line + Mux(operand(word, Opcode.POINT, "transpose"), self.matrix.col0, self.matrix.row0))
+        m.d.comb += first.eq(self.line + self.matrix.first)
         return {
             "op": Mux(fire, LinesOp.FIRE, Mux(point, LinesOp.POINT, Mux(
                 trim, LinesOp.TRIM, Mux(seed, LinesOp.SEED, lines["op"])))),

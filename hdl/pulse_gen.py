@@ -13,8 +13,8 @@ decided in that cycle begins after the whole gap. Exclusion with read windows ne
 decided in a cycle with ``busy``, and ``hold`` is high from the cycle after that decision to the end of the window.
 
 Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a
-cycle past a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that every device is counted
-within its slot.
+cycle past a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that the devices of a slot are
+counted in as many cycles as it has, one cycle behind it.
 
 Ports
 -----
@@ -46,7 +46,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.ports import PulseCommand
-from model.isa import Kind
 from model.params import UnitParams
 
 __all__ = ["PulseGen"]
@@ -73,59 +72,71 @@ class PulseGen(wiring.Component):
         m = Module()
         u, command, chunk = self.u, self.i.payload, self.chunk
         slot = (u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles)
-        gap = (u.set_gap_cycles, u.reset_gap_cycles)
+        width, gap = (u.set_cycles, u.reset_cycles), (u.set_gap_cycles, u.reset_gap_cycles)
 
         armed, rest, negative = self.armed, self.rest, self.negative
         running = Signal()                              # a slot is running
         timer = Signal(range(max(slot)))                # cycles of this slot still to come
+        begin, begun = Signal(), Signal()               # this is the cycle before a slot, its first cycle
+        slot_end, pulse_end = Signal(), Signal()        # last cycle of the slot, of its pulse
         more = Signal()                                 # a lane fires in the next slot; valid from the second cycle of a slot
         refresh = Signal()
-        counted_pos, counted_neg = Signal(u.lanes), Signal(u.lanes)    # devices of this slot not yet counted
+        # devices of this slot not yet counted, a cycle behind it, and what they are counted as
+        counted_pos, counted_neg, counting = Signal(u.lanes), Signal(u.lanes), Signal()
+        counted_reset, counted_refresh = Signal(), Signal()
 
-        fire, slot_end = Signal(u.lanes), Signal()
+        fire = Signal(u.lanes)
         m.d.comb += [
-            fire.eq(reduce(or_, rest)),
-            slot_end.eq(running & (timer == 0)),
+            fire.eq(reduce(or_, rest)), begin.eq((armed & ~self.hold) | (slot_end & more)),
             self.busy.eq(armed | (running & ~(slot_end & ~more))),
             self.i.ready.eq(~self.busy),
-            self.active.eq(self.i.valid | armed | running),
+            self.active.eq(self.i.valid | armed | running | counting),
         ]
 
+        # the slot's ends come from registers: what they enable is as wide as the lanes
+        kind = self.program_kind
+        m.d.sync += [
+            begun.eq(begin & fire.any()), counting.eq(running), slot_end.eq(running & (timer == 1)),
+            pulse_end.eq(Mux(begin, Mux(kind, width[1] == 1, width[0] == 1),
+                             running & (timer == Mux(kind, gap[1] + 1, gap[0] + 1)))),
+        ]
         with m.If(running):
-            m.d.sync += [
-                timer.eq(Mux(slot_end, 0, timer - 1)), more.eq(Cat(*rest).any()),
-                counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk),
-            ]
-            with m.If(timer == Mux(self.program_kind, gap[1], gap[0])):
-                m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
+            m.d.sync += [timer.eq(timer - 1), more.eq(Cat(*rest).any())]
             with m.If(slot_end & ~more):
                 m.d.sync += running.eq(0)
-
-        with m.If((armed & ~self.hold) | (slot_end & more)):
-            m.d.sync += [
-                armed.eq(0), running.eq(fire.any()), timer.eq(Mux(self.program_kind, slot[1] - 1, slot[0] - 1)),
-                self.pulse_pos.eq(fire & ~negative), self.pulse_neg.eq(fire & negative),
-                counted_pos.eq(fire & ~negative), counted_neg.eq(fire & negative),
-            ]
+        with m.If(begin):
+            m.d.sync += [self.pulse_pos.eq(fire & ~negative), self.pulse_neg.eq(fire & negative)]
+            m.d.sync += [armed.eq(0), running.eq(fire.any()), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1))]
             borrow = fire                               # rest - fire, lane by lane
             for plane in rest:
                 m.d.sync += plane.eq(plane ^ borrow)
                 borrow = borrow & ~plane
+        with m.If(pulse_end):
+            m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
 
-        with m.If(self.i.valid & self.i.ready):
+        with m.If(self.i.ready):                        # without ``valid``, which comes late and would have to reach every lane
             m.d.sync += [
-                armed.eq(1), negative.eq(command.negative), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
-                self.program_walk.eq(command.walk), self.program_line.eq(command.line),
-                self.program_first.eq(command.first), self.program_kind.eq(command.kind),
+                negative.eq(command.negative),
                 *(plane.eq(Cat(command.counts[lane][bit] for lane in range(u.lanes))) for bit, plane in enumerate(rest)),
             ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                armed.eq(1), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
+                self.program_walk.eq(command.walk), self.program_line.eq(command.line),
+                self.program_first.eq(command.first), self.program_kind.eq(command.kind),
+            ]
 
+        with m.If(begun):
+            m.d.sync += [counted_pos.eq(self.pulse_pos), counted_neg.eq(self.pulse_neg), counted_reset.eq(kind),
+                         counted_refresh.eq(refresh)]
+        with m.Elif(counting):
+            m.d.sync += [counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk)]
         n_pos = sum(counted_pos[:chunk])
         n_neg = sum(counted_neg[:chunk])
-        with m.If(running):
-            with m.If(self.program_kind == Kind.RESET):
+        with m.If(counting):
+            with m.If(counted_reset):
                 m.d.comb += self.events.reset_refresh.eq(n_pos + n_neg)
-            with m.Elif(refresh):
+            with m.Elif(counted_refresh):
                 m.d.comb += self.events.set_refresh.eq(n_pos + n_neg)
             with m.Else():
                 m.d.comb += [self.events.set_pos.eq(n_pos), self.events.set_neg.eq(n_neg)]

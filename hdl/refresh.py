@@ -12,16 +12,18 @@ A rewrite that ends by ``bound`` is a miss. It pulses first and reads after, sin
 Dirty map: one bit per chi word index (``PulseCommand.dirty`` = chi_base + line within the matrix). ``mark_stb`` sets a bit: the
 pulse generator's accepts without ``refresh``. ``fill_stb`` writes ``fill_value`` into ``fill_count`` bits from ``fill_base`` on,
 one a cycle (CLEAR of a matrix: 0; LOAD: 1, since its lines are of unknown age). Reset does not clear the map: CLEAR or LOAD does.
-SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted).
+SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted). So fill and SCAN share
+their counters.
 
 Ports
 -----
 i : In(stream.Signature(ScanCommand(u)))
-    SCAN; ``walk_count``, ``lane_count`` and ``steps`` at least 1. Pulse generator and read unit must be idle at its accept.
+    SCAN of a matrix within its tile and the chi memory; ``walk_count``, ``lane_count`` and ``steps`` at least 1. Pulse generator
+    and read unit must be idle at its accept.
 o_lines, o_pulse : Out(stream.Signature(LinesCommand(u))), Out(stream.Signature(PulseCommand(u)))
-    To read unit and pulse generator; a cell is addressed by ``first`` with lane 0 (counts[0] = 1).
+    To read unit and pulse generator; a cell is addressed by ``first`` with lane 0 (counts[0] = 1), ``dirty`` is 0.
 code_stb, code_index, code_word : In(1), In(13), In(CodeWord(u))
-    Tap of the read unit.
+    Tap of the read unit: codes come two cycles after their READ was accepted, or later.
 pulse_busy : In(1)
     The pulse generator's ``busy``.
 mark_stb, mark_index : In(1), In(16)
@@ -46,6 +48,9 @@ With R(count) = 1 + steps + convert_cycles + max(1, ceil(count / vector_width)),
 
 Source: rebalancing of Nandakumar 2020; the closed loop, the order and the dirty map are design choices.
 """
+from functools import reduce
+from operator import or_
+
 from amaranth import Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -78,112 +83,115 @@ class Refresh(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        u, width = self.u, self.u.vector_width
-        scan = Signal(ScanCommand(u))                   # the command being executed
-        line = Signal(13)                               # line under test
-        idle, filling, last_line = Signal(), Signal(), Signal()
-        accept = Signal()
+        u, width, command = self.u, self.u.vector_width, self.i.payload
+        at_bits, count_bits = (u.n_lines - 1).bit_length(), u.n_lines.bit_length()
+        # of the command being executed; position, dirty_at, lines_left: of the line that CHECK looks at next; line: under test
+        scan = Signal(data.StructLayout({"tile": 4, "walk": 1, "lane_first": at_bits, "lane_count": count_bits, "steps": 8,
+                                         "bound": 6, "floor": 8}))
+        position, dirty_at, lines_left = Signal(at_bits), Signal(range(u.chi_words)), Signal(min(13, u.chi_words.bit_length()))
+        line, last_line, check = Signal(at_bits), Signal(), Signal()
+        high, high_never = Signal(u.adc_bits - 1), Signal()         # no code is above ``high``
+        reach = Signal(signed(u.adc_bits + 1))                      # low - 1, or the largest difference
+        idle, filling, accept, fill_bit = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(idle & ~filling & ~self.fill_stb), accept.eq(self.i.valid & self.i.ready), self.busy.eq(~idle),
             self.active.eq(self.i.valid | ~idle | filling | self.mark_stb | self.fill_stb),
-            self.events.phase_scan.eq(accept | ~idle), last_line.eq(line + 1 == scan.walk_count),
+            self.events.phase_scan.eq(accept | ~idle),
         ]
+        with m.If(accept):
+            m.d.sync += [
+                *(scan[name].eq(command[name]) for name in scan.shape().members),
+                position.eq(command.walk_first), dirty_at.eq(command.dirty_base), lines_left.eq(command.walk_count),
+                high.eq(command.high), high_never.eq(command.high[len(high):].any()),
+                reach.eq(Mux(command.low[u.adc_bits:].any(), (1 << u.adc_bits) - 1, command.low[:u.adc_bits] - 1)),
+            ]
+        with m.If(check):
+            m.d.sync += [line.eq(position), position.eq(position + 1), last_line.eq(lines_left == 1)]
 
-        # dirty map; its output is the bit of ``line`` in CHECK
-        m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[])
+        # dirty map; its output is the bit of the line in CHECK; nothing reads a bit in the cycle that changes it
+        m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
         bit, change = dirty.read_port(), dirty.write_port()
-        fill_at, fill_left, fill_bit = Signal(16), Signal(13), Signal()
-        clean = Signal()                                # clear the bit of ``line``
-        m.d.comb += [filling.eq(fill_left != 0), bit.en.eq(accept), bit.addr.eq(self.i.payload.dirty_base)]
+        m.d.comb += [bit.en.eq(accept | check), bit.addr.eq(Mux(idle, command.dirty_base, dirty_at + 1))]
         with m.If(self.mark_stb):
             m.d.comb += [change.en.eq(1), change.addr.eq(self.mark_index), change.data.eq(1)]
-        with m.Elif(filling):
-            m.d.comb += [change.en.eq(1), change.addr.eq(fill_at), change.data.eq(fill_bit)]
-            m.d.sync += [fill_at.eq(fill_at + 1), fill_left.eq(fill_left - 1)]
         with m.Else():
-            m.d.comb += [change.en.eq(clean), change.addr.eq(scan.dirty_base + line)]
+            m.d.comb += [change.en.eq(filling | check), change.addr.eq(dirty_at), change.data.eq(filling & fill_bit)]
+        with m.If(check | (filling & ~self.mark_stb)):
+            m.d.sync += [dirty_at.eq(dirty_at + 1), lines_left.eq(lines_left - 1), filling.eq(filling & (lines_left != 1))]
         with m.If(self.fill_stb):
-            m.d.sync += [fill_at.eq(self.fill_base), fill_left.eq(self.fill_count), fill_bit.eq(self.fill_value)]
+            m.d.sync += [dirty_at.eq(self.fill_base), lines_left.eq(self.fill_count), filling.eq(1), fill_bit.eq(self.fill_value)]
         m.d.sync += Assert(~(self.mark_stb & (filling | ~idle)), "a line marked during CLEAR, LOAD or SCAN")
 
-        # cells of the line: the codes of G+, then in their place the difference and whether the cell is due
+        # cells of the line: the codes of G+ and whether they are above ``high``, then in their place the difference G- - G+ and
+        # whether the cell is due. A word that comes is that less the word kept (0 in the first pass), a cycle later
         cell = data.StructLayout({"value": signed(u.adc_bits + 1), "due": 1})
-        m.submodules.cells = cells = memory.Memory(shape=data.ArrayLayout(cell, width), depth=u.n_lines // width, init=[])
+        cells_shape = data.ArrayLayout(cell, width)
+        m.submodules.cells = cells = memory.Memory(shape=cells_shape, depth=u.n_lines // width, init=[],
+                                                   attrs={"no_rw_check": 1})    # read and written words are never the same
         fetch, keep = cells.read_port(), cells.write_port()
-        second = Signal()                               # the read under way is that of G-
-        word = Signal(range(u.n_lines // width + 1))    # of the pass over due cells
-        negative_stb, judged_stb = Signal(), Signal()   # a word of G- came one, two cycles ago
-        negative_word, judged = Signal(CodeWord(u)), Signal(data.ArrayLayout(cell, width))
-        at, judged_at = Signal(range(u.n_lines // width)), Signal(range(u.n_lines // width))
+        taking, second = Signal(), Signal()             # codes are those of the whole line; the read under way is that of G-
+        came, judged = Signal(), Signal()               # a word came one cycle ago; it was one of G-
+        kept, code_word, at = Signal(cells_shape), Signal(CodeWord(u)), Signal(range(u.n_lines // width))
+        word, next_word, move = Signal(range(u.n_lines // width + 1)), Signal(range(u.n_lines // width + 1)), Signal()
+        any_due, left, due = Signal(), Signal(count_bits), Signal(width)
         place_bits = width.bit_length() - 1
-        code_at = self.code_index[place_bits:]
-        taking = Signal()                               # codes are those of the whole line
-        any_due, left, valid = Signal(), Signal(13), Signal(width)
-        found = Signal(width)
-        minus_low = Signal(signed(len(scan.low) + 2))   # of the running command
-        m.d.sync += minus_low.eq(-scan.low)
-        m.d.comb += valid.eq(Cat(left > k for k in range(width)))
-        m.d.sync += [negative_stb.eq(taking & second & self.code_stb), judged_stb.eq(negative_stb)]
+        m.d.comb += [next_word.eq(word + move), fetch.addr.eq(next_word), keep.addr.eq(at), keep.en.eq(came), fetch.en.eq(0)]
+        m.d.sync += [came.eq(taking & self.code_stb), judged.eq(taking & self.code_stb & second), word.eq(next_word)]
         with m.If(taking & self.code_stb):
-            m.d.sync += [negative_word.eq(self.code_word), at.eq(code_at)]
-        with m.If(negative_stb):
-            m.d.sync += [left.eq(left - width), judged_at.eq(at)]
+            m.d.sync += [code_word.eq(self.code_word), at.eq(self.code_index[place_bits:]), kept.eq(Mux(second, fetch.data, 0))]
+        with m.If(judged):
+            m.d.sync += [left.eq(left - width), any_due.eq(any_due | due.any())]
         for k in range(width):
-            pos, neg, out = fetch.data[k].value, negative_word[k], judged[k]
-            difference = Signal(signed(u.adc_bits + 1), name=f"difference{k}")
-            big, close = (pos > scan.high) | (neg > scan.high), (difference < scan.low) & (difference > minus_low)
-            m.d.comb += [difference.eq(pos - neg), found[k].eq(out.due)]
-            with m.If(negative_stb):
-                m.d.sync += [out.value.eq(difference), out.due.eq(valid[k] & big & close)]
-            m.d.comb += [keep.data[k].value.eq(Mux(judged_stb, out.value, self.code_word[k])), keep.data[k].due.eq(found[k])]
-        m.d.comb += [
-            keep.en.eq(judged_stb | (taking & ~second & self.code_stb)), keep.addr.eq(Mux(judged_stb, judged_at, code_at)),
-            fetch.addr.eq(Mux(taking, code_at, word)), fetch.en.eq(taking & second & self.code_stb),
-        ]
-        with m.If(judged_stb):
-            m.d.sync += any_due.eq(any_due | found.any())
+            code, difference = code_word[k], Signal(signed(u.adc_bits + 1), name=f"difference{k}")
+            big = (code >= 0) & ~high_never & (code[:-1] > high)
+            close = (reach + difference >= 0) & (reach - difference >= 0)
+            m.d.comb += [difference.eq(code - kept[k].value), due[k].eq((kept[k].due | big) & (~judged | ((left > k) & close))),
+                         keep.data[k].value.eq(difference), keep.data[k].due.eq(due[k])]
 
         # the cell being rewritten
-        done, picked = Signal(width), Signal(width)     # cells of the word already rewritten; one-hot
-        pending, lowest = Signal(width), Signal(width)
-        m.d.comb += [pending.eq(Cat(fetch.data[k].due for k in range(width)) & ~done), lowest.eq(pending & -pending)]
-        offset = Signal(13)                             # of the cell within the line
-        target, negative, code, n = Signal(u.adc_bits + 1), Signal(), Signal(signed(u.adc_bits)), Signal(6)
-        value = Signal(signed(u.adc_bits + 1))
+        pending, lowest, picked = Signal(width), Signal(width), Signal(width)   # due cells of the word; one-hot
+        m.d.comb += lowest.eq(pending & -pending)
         place = [Cat(picked[k] for k in range(width) if k >> shift & 1).any() for shift in range(place_bits)]   # in binary
-        for k in range(width):
-            with m.If(picked[k]):
-                m.d.comb += value.eq(fetch.data[k].value)
+        at_cell, value, picked_value = Signal(at_bits), Signal(signed(u.adc_bits + 1)), Signal(signed(u.adc_bits + 1))
+        target, negative, code, n = Signal(u.adc_bits), Signal(), Signal(signed(u.adc_bits)), Signal(6)
+        m.d.comb += [
+            picked_value.eq(reduce(or_, (fetch.data[k].value & picked[k].replicate(len(value)) for k in range(width)))),
+            negative.eq(value >= 0),                    # of 0 the sign does not matter
+        ]
+        m.d.sync += target.eq(Mux(value < 0, -value, value))
 
         # what the states below decide; the payloads are assigned as a whole, so that no constant part of one is in a process
-        op, half, first, count = Signal(3, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(13), Signal(13)
+        op, half, first, count = Signal(3, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(at_bits), Signal(count_bits)
         kind, side = Signal(init=Kind.SET), Signal()
         lines, pulse = self.o_lines.payload, self.o_pulse.payload
         m.d.comb += [
             first.eq(scan.lane_first), count.eq(scan.lane_count),
             lines.op.eq(op), lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(half),
             lines.range.eq(SCAN_RANGE), lines.first.eq(first), lines.count.eq(count), lines.steps.eq(scan.steps),
-            pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(scan.walk_first + line), pulse.kind.eq(kind),
-            pulse.first.eq(scan.lane_first + offset), pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.negative.eq(side),
-            pulse.dirty.eq(scan.dirty_base + line),
+            pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(line), pulse.kind.eq(kind), pulse.first.eq(at_cell),
+            pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.negative.eq(side),
         ]
+
+        def follow(last=last_line):
+            """The next line, if there is one."""
+            m.next = "CHECK"
+            with m.If(last):
+                m.next = "IDLE"
+
         with m.FSM(name="ctl"):
             with m.State("IDLE"):
                 m.d.comb += idle.eq(1)
                 with m.If(accept):
-                    m.d.sync += [scan.eq(self.i.payload), line.eq(0)]
                     m.next = "CHECK"
             with m.State("CHECK"):                      # is this line dirty? fetch the bit of the next
-                m.d.comb += [bit.en.eq(1), bit.addr.eq(scan.dirty_base + line + 1), clean.eq(bit.data)]
+                m.d.comb += check.eq(1)
                 with m.If(bit.data):
                     m.next = "POINT"
                 with m.Else():
-                    m.d.sync += line.eq(line + 1)
-                    with m.If(last_line):
-                        m.next = "IDLE"
+                    follow(lines_left == 1)
             with m.State("POINT"):
-                m.d.comb += [self.o_lines.valid.eq(1), op.eq(LinesOp.POINT), first.eq(scan.walk_first + line)]
-                m.d.sync += [second.eq(0), any_due.eq(0), left.eq(scan.lane_count), word.eq(0), done.eq(0)]
+                m.d.comb += [self.o_lines.valid.eq(1), op.eq(LinesOp.POINT), first.eq(line)]
+                m.d.sync += [second.eq(0), any_due.eq(0), left.eq(scan.lane_count), word.eq(0)]
                 with m.If(self.o_lines.ready):
                     m.d.comb += self.events.lines_scanned.eq(1)
                     m.next = "READ_POSITIVE"
@@ -196,40 +204,32 @@ class Refresh(wiring.Component):
                 with m.If(self.o_lines.ready):
                     m.d.sync += second.eq(1)
                     m.next = "TAKE"
-            with m.State("TAKE"):
-                m.d.comb += taking.eq(1)
-                with m.If(negative_stb & (left <= width)):
+            with m.State("TAKE"):                       # ``fetch`` has the word that the next codes are of
+                m.d.comb += [taking.eq(1), fetch.en.eq(1), move.eq(self.code_stb)]
+                with m.If(judged & (left <= width)):
+                    m.d.sync += word.eq(0)
                     m.next = "DECIDE"
-            with m.State("DECIDE"):                     # the last word is judged
-                with m.If(any_due | found.any()):
+            with m.State("DECIDE"):
+                with m.If(any_due):
+                    m.d.comb += fetch.en.eq(1)
                     m.next = "FETCH"
                 with m.Else():
-                    m.d.sync += line.eq(line + 1)
-                    m.next = "CHECK"
-                    with m.If(last_line):
-                        m.next = "IDLE"
+                    follow()
             with m.State("FETCH"):
-                m.d.comb += fetch.en.eq(1)
-                m.d.sync += done.eq(0)
+                m.d.sync += pending.eq(Cat(fetch.data[k].due for k in range(width)))
                 m.next = "PICK"
             with m.State("PICK"):                       # lowest due cell of the word, not yet rewritten
-                m.d.sync += [picked.eq(lowest), done.eq(done | lowest)]
+                m.d.sync += [picked.eq(lowest), pending.eq(pending ^ lowest)]
                 with m.If(pending.any()):
                     m.next = "AIM"
+                with m.Elif(word == at):                # the last one
+                    follow()
                 with m.Else():
-                    m.d.sync += word.eq(word + 1)
+                    m.d.comb += [move.eq(1), fetch.en.eq(1)]
                     m.next = "FETCH"
-                    with m.If((word + 1) * width >= scan.lane_count):
-                        m.d.sync += line.eq(line + 1)
-                        m.next = "CHECK"
-                        with m.If(last_line):
-                            m.next = "IDLE"
             with m.State("AIM"):
                 m.d.comb += self.events.refreshes.eq(1)
-                m.d.sync += [
-                    target.eq(Mux(value < 0, -value, value)), negative.eq(value < 0), code.eq(0), n.eq(0),
-                    offset.eq(Cat(*place, word)),
-                ]
+                m.d.sync += [value.eq(picked_value), code.eq(0), n.eq(0), at_cell.eq(scan.lane_first + Cat(*place, word))]
                 m.next = "RESET_POSITIVE"
             with m.State("RESET_POSITIVE"):
                 m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET)]
@@ -255,7 +255,7 @@ class Refresh(wiring.Component):
             with m.State("READ_BACK"):
                 m.d.comb += [
                     self.o_lines.valid.eq(1), half.eq(Mux(negative, Half.NEGATIVE, Half.POSITIVE)),
-                    first.eq(scan.lane_first + offset), count.eq(1),
+                    first.eq(at_cell), count.eq(1),
                 ]
                 with m.If(self.o_lines.ready):
                     m.next = "AWAIT"

@@ -137,14 +137,14 @@ class Registers(wiring.Component):
     def _read(self, m, storage):
         """The channels AR and R; returns when they must be clocked."""
         address, upper = Signal(ADDRESS_BITS - 2), Signal(32)
-        new_index, index, is_counter = Signal(ADDRESS_BITS - 2), Signal(ADDRESS_BITS - 2), Signal()      # half of a counter
-        have_address, fetched = Signal(), Signal()
-        counters = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4
-        m.d.comb += [self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid),
-                     new_index.eq(self.s_axil_araddr[2:] - counters)]
+        have_address, fetched, is_counter = Signal(), Signal(), Signal()
+        counters, bits = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4, (2 * N_EVENTS - 1).bit_length()
+        assert counters % (1 << bits) == 0
+        new, index = self.s_axil_araddr[2:], address[:bits]                     # index: half of a counter
+        m.d.comb += self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid)
         with m.If(self.s_axil_arvalid & self.s_axil_arready):
-            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_araddr[2:]), index.eq(new_index),
-                         is_counter.eq(new_index < 2 * N_EVENTS), fetched.eq(0)]
+            m.d.sync += [have_address.eq(1), address.eq(new), fetched.eq(0),
+                         is_counter.eq((new[bits:] == counters >> bits) & (new[:bits] < 2 * N_EVENTS))]
         with m.If(self.s_axil_rvalid & self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 

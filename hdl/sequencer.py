@@ -12,9 +12,11 @@ counters but ``host_wait``. A start gives the stopped program up; a write to the
 
 A matrix is *torn* from FLIP to SEAL. FIRE on it, and READ of it by the polarity of the matrix, is an error.
 
-Stages: fetch (program memory output) | d: with its descriptor | c: checked; dispatch is combinational from c.
+Stages: f: program memory output | d: with its descriptor | c: checked; dispatch is combinational from c. Errors are found in d,
+those of loops and of the capacitor scheme in c. A LOOP gets its count in d.
 
-Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped.
+Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped, nor the
+program or LOOP_COUNT while it runs.
 
 Timing: ``START_CYCLES(n_matrices)`` cycles of unit time from start to the first dispatch slot; then one instruction a cycle;
 after a NEXT that jumps the next dispatch is ``JUMP_CYCLES`` later. From resume to dispatch START_CYCLES(n_matrices) cycles, none
@@ -23,12 +25,12 @@ of them unit time. Source: design choice.
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.
 """
-from amaranth import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.decoder import Decoder, DescriptorCheck, OperandCheck, is_opcode, operand
+from hdl.decoder import Decoder, DescriptorCheck, MatrixAxes, OperandCheck, RightMatrix, is_opcode, operand
 from hdl.host_stream import LoadCommand
 from hdl.ports import (
     AcceptCommand,
@@ -66,8 +68,8 @@ class Sequencer(wiring.Component):
     disarm : Out(1)
         No program runs or is stopped: a packet that is still armed is not for the next one.
     o_lines, o_vector, o_update, o_scan, o_accept, o_load : Out(stream)
-        Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). LOAD goes to both
-        ``o_update`` and ``o_load``.
+        Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). ``valid`` depends on it:
+        a unit that is busy is offered nothing. LOAD goes to both ``o_update`` and ``o_load``.
     accepting : In(1)
         A packet is armed and not complete.
     host_stall : In(1)
@@ -78,13 +80,15 @@ class Sequencer(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        # a program runs; loops: how many, first instructions of the bodies, iterations left; of each matrix: the sign of the
-        # capacitor's part, whether a transfer was begun and not ended
+        # a program runs; loops: how many, first instructions of the bodies, NEXTs that jump less one; of each matrix: the sign of
+        # the capacitor's part, whether a transfer was begun and not ended
         self.running, self.depth = Signal(), Signal(range(u.loop_depth + 1))
         self.body = Array(Signal(range(u.program_words), name=f"body_{k}") for k in range(u.loop_depth))
-        self.left = Array(Signal(32, name=f"left_{k}") for k in range(u.loop_depth))
+        self.left = Array(Signal(signed(33), name=f"left_{k}") for k in range(u.loop_depth))
         self.polarity, self.torn = Signal(u.n_matrices), Signal(u.n_matrices)
-        self.valid, self.word, self.fire = Signal(), Signal(isa.INSTRUCTION_BITS), Signal()     # the next instruction; it leaves
+        # the next instruction: whether it is there, where it stands; it leaves
+        self.valid, self.word, self.next, self.fire = (
+            Signal(), Signal(isa.INSTRUCTION_BITS), Signal(range(u.program_words + 1)), Signal())
         super().__init__({
             "program_write": In(ProgramWriteSignature(u)), "start": In(1), "stop": In(1), "resume": In(1),
             "entry": In(range(u.program_words)), "loop_count": In(32),
@@ -101,76 +105,101 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         u = self.u
-        running, fire = self.running, self.fire
-        stopping, held, resuming, flush = Signal(), Signal(), Signal(), Signal()
-        fetch_pc = Signal(range(u.program_words + 1))
+        running, valid, fire, word, pc = self.running, self.valid, self.fire, self.word, self.next
+        step, go, held, sound, flush, begin, jump = Signal(), Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
 
-        checked, matrix_ok, matrix_words = self._check_descriptors(m, running)
-
-        # pipeline: f (program memory output) -> d (with its descriptor) -> c (checked)
-        m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[])
+        # f: program memory output
+        m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[],
+                                                attrs={"no_rw_check": 1})     # no writes while a program runs
         write, read = program.write_port(), program.read_port()
-        f_valid, d_valid, c_valid = Signal(), Signal(), self.valid
-        f_pc, d_pc, c_pc = Signal.like(fetch_pc), Signal.like(fetch_pc), Signal.like(fetch_pc)
-        d_word, c_word = Signal(isa.INSTRUCTION_BITS), self.word
-        d_matrix, c_matrix = Signal(MatrixDescriptor(u)), Signal(MatrixDescriptor(u))
-        c_error = Signal(4)
-        step = running & checked & (~c_valid | fire)
-        m.submodules.check = check = OperandCheck(u)
+        fetch_pc, f_valid, d_valid = Signal.like(pc), Signal(), Signal()
+        checked, matrices, matrix_ok, matrix_words = self._matrices(m)
         m.d.comb += [
+            step.eq(running & checked & (~valid | fire)), read.en.eq(step), read.addr.eq(fetch_pc),
             write.en.eq(self.program_write.stb), write.addr.eq(self.program_write.address),
-            write.data.eq(self.program_write.data), read.en.eq(step), read.addr.eq(fetch_pc),
-            check.word.eq(d_word), check.matrix.eq(d_matrix), check.matrix_ok.eq(matrix_ok),
+            write.data.eq(self.program_write.data),
         ]
+
+        # d: with what the check needs of its descriptor; the rest of that is chosen here, to keep the memory's fan-out small
+        m.submodules.check = check = OperandCheck(u)
+        d_word, d_index = Signal(isa.INSTRUCTION_BITS), Signal(4)
+        d_matrix = {name: Signal(check.matrix[name].shape(), name=f"d_{name}") for name in ("rows", "cols", "walk")}
+        with m.If(step):
+            m.d.sync += [f_valid.eq(1), d_valid.eq(f_valid), d_word.eq(read.data),
+                         *(kept.eq(matrices[read.data[16:20]][name]) for name, kept in d_matrix.items())]
+        m.d.comb += [
+            d_index.eq(d_word[16:20]), check.word.eq(d_word),
+            check.matrix_ok.eq((d_index < u.n_matrices) & matrix_ok.bit_select(d_index, 1)),
+            *(check.matrix[name].eq(d_matrix.get(name, matrices[d_index][name])) for name in check.matrix.shape().members),
+        ]
+        opcode, index = word[0:6], word[16:20]
+        cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
+        clears = is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)
+        d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
+        iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
+        d_barrier = is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)
+        own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
+        is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
+        # what the instruction in c changes has happened when this one gets there
+        cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (index == d_index))
+        d_wrong = {
+            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined,
+            Error.BAD_MATRIX: check.bad_matrix,
+            Error.NOT_CLEARED: is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared_after,
+        }
+
+        # c: checked; what dispatch needs is decoded
+        wrong, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal()    # bad: one of them
+        bad_address = Signal.like(check.bad_address)
+        matrix, needs, barrier = Signal(MatrixAxes(u)), Signal(4), Signal()    # needs: units that must be idle
         with m.If(step):
             m.d.sync += [
-                f_valid.eq(1), f_pc.eq(fetch_pc), d_valid.eq(f_valid), d_pc.eq(f_pc), d_word.eq(read.data),
-                d_matrix.eq(Array(self.matrices[k] for k in range(u.n_matrices))[read.data[16:20]]),
-                c_valid.eq(d_valid), c_pc.eq(d_pc), c_word.eq(d_word), c_matrix.eq(d_matrix),
-                c_error.eq(Mux(d_pc == u.program_words, Error.PROGRAM_END, check.error)),
+                valid.eq(d_valid), word.eq(Cat(d_word[:16], iterations, d_word[48:])), matrix.eq(check.axes),
+                bad_address.eq(check.bad_address),
+                *(wrong[error].eq(one) for error, one in d_wrong.items()), bad.eq(Cat(d_wrong.values()).any()),
+                barrier.eq(d_barrier), needs.eq(d_word[6:9] | own | d_barrier.replicate(4)),
+                is_loop.eq(d_is_loop), is_next.eq(is_opcode(d_opcode, Opcode.NEXT)),
             ]
-            with m.If(fetch_pc != u.program_words):
-                m.d.sync += fetch_pc.eq(fetch_pc + 1)
         with m.If(flush):
-            m.d.sync += [f_valid.eq(0), d_valid.eq(0), c_valid.eq(0)]
+            m.d.sync += [f_valid.eq(0), d_valid.eq(0), valid.eq(0)]
 
         # dispatch
-        opcode = c_word[0:6]
-        units_idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready)
-        all_idle, barrier, after_barrier, waited, go, loop_error = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
-        error = Signal(4)
-        cleared = Signal(u.n_matrices)
-        not_cleared = is_opcode(opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared.bit_select(c_word[16:20], 1)
+        idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
+        all_idle, after_barrier, stopping, host_wait = Signal(), Signal(), Signal(), Signal()
         line, polarity, torn = Signal(13), self.polarity, self.torn
         is_torn, beyond = Signal(), Signal()
         if u.capacitor:
-            side = Mux(operand(c_word, Opcode.POINT, "transpose"), c_matrix.cols, c_matrix.rows)
-            own = operand(c_word, Opcode.READ, "polarity")[1]
-            needs = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ) & ~own)
-            m.d.comb += [is_torn.eq(needs & torn.bit_select(c_word[16:20], 1)),
-                         beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= side))]
+            fires = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ)
+                                                      & ~operand(word, Opcode.READ, "polarity")[1])
+            m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)),
+                         beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= matrix.count))]
         m.d.comb += [
-            all_idle.eq(units_idle.all() & self.o_scan.ready),
-            barrier.eq(is_opcode(opcode, *isa.BARRIERS, Opcode.HALT)),
-            waited.eq(Mux(barrier | after_barrier, all_idle, ~(c_word[6:9] & ~units_idle).any())),
-            error.eq(Mux(c_error != 0, c_error,
-                         Mux(not_cleared, Error.NOT_CLEARED, Mux(loop_error, Error.LOOP_DEPTH,
-                             Mux(beyond, Error.BAD_ADDRESS, Mux(is_torn, Error.TORN, Error.NONE)))))),
-            held.eq(running & c_valid & stopping & all_idle & (error == 0)),
-            go.eq(running & c_valid & ~held & waited & (error == 0)),
+            all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
+            held.eq(valid & sound & stopping & all_idle),
+            go.eq(valid & sound & ~(stopping & all_idle) & ~((needs | after_barrier.replicate(4)) & ~idle).any()),
+            host_wait.eq((is_opcode(opcode, Opcode.WAIT) & self.accepting)
+                         | (is_opcode(opcode, *_ACCEPT) & ~self.o_accept.ready)),
+            fire.eq(go & ~host_wait),
         ]
-        inverted = polarity.bit_select(c_word[16:20], 1)
-        self._dispatch(m, opcode, c_word, c_matrix, matrix_words, line, inverted, go, fire)
-        jump, target = self._loops(m, opcode, c_word, c_pc, fire, loop_error)
+        self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
+                       polarity.bit_select(index, 1), go)
+        following = self._loops(m, is_loop, is_next, after, loop_error, jump)
 
-        # run, stop, end
-        with m.If((self.start | (self.resume & self.stopped)) & ~running):
+        # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
+        resuming, halts = Signal(), is_opcode(opcode, Opcode.HALT)
+        m.d.comb += [begin.eq((self.start | (self.resume & self.stopped)) & ~running),
+                     flush.eq(begin | (fire & (jump | halts)) | held | (valid & ~sound))]
+        first = Mux(self.start, self.entry, pc)
+        with m.If(fire | begin):
+            m.d.sync += pc.eq(Mux(running, following, first))
+        with m.If(step | begin):
+            m.d.sync += fetch_pc.eq(Mux(running, Mux(jump, following, fetch_pc + 1), first))
+        with m.If(begin):
             m.d.sync += [running.eq(1), self.done.eq(0), self.error.eq(0), stopping.eq(0), after_barrier.eq(0),
-                         resuming.eq(~self.start), fetch_pc.eq(Mux(self.start, self.entry, c_pc))]
-            m.d.comb += flush.eq(1)
+                         resuming.eq(~self.start)]
         with m.Elif(self.resume & ~running):
             m.d.sync += [self.done.eq(0), self.error.eq(Error.NOT_STOPPED), self.error_pc.eq(0)]
-        with m.If(running & c_valid):
+        with m.If(valid):
             m.d.sync += resuming.eq(0)
         with m.If(self.start | self.resume | self.program_write.stb):
             m.d.sync += self.stopped.eq(0)
@@ -178,85 +207,89 @@ class Sequencer(wiring.Component):
             m.d.sync += stopping.eq(1)
         with m.If(fire):
             m.d.sync += after_barrier.eq(barrier)
-            with m.If(jump):
-                m.d.sync += fetch_pc.eq(target)
-                m.d.comb += flush.eq(1)
-            with m.If(is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)):
-                m.d.sync += cleared.bit_select(c_word[16:20], 1).eq(1)
+            with m.If(clears):
+                m.d.sync += cleared.bit_select(index, 1).eq(1)
             if u.capacitor:
                 with m.If(is_opcode(opcode, Opcode.LINE)):
-                    m.d.sync += line.eq(Mux(operand(c_word, Opcode.LINE, "zero"), 0, line + 1))
+                    m.d.sync += line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))
                 with m.If(is_opcode(opcode, Opcode.FLIP)):
-                    m.d.sync += [polarity.bit_select(c_word[16:20], 1).eq(operand(c_word, Opcode.FLIP, "inverted")),
-                                 torn.bit_select(c_word[16:20], 1).eq(1)]
+                    m.d.sync += [polarity.bit_select(index, 1).eq(operand(word, Opcode.FLIP, "inverted")),
+                                 torn.bit_select(index, 1).eq(1)]
                 with m.If(is_opcode(opcode, Opcode.SEAL)):
-                    m.d.sync += torn.bit_select(c_word[16:20], 1).eq(0)
-            with m.If(is_opcode(opcode, Opcode.HALT)):
+                    m.d.sync += torn.bit_select(index, 1).eq(0)
+            with m.If(halts):
                 m.d.sync += [running.eq(0), self.done.eq(1)]
-        with m.If(running & c_valid & (error != 0)):
-            m.d.sync += [running.eq(0), self.error.eq(error), self.error_pc.eq(c_pc)]
+        error = Signal(4)
+        for one, code in ((is_torn, Error.TORN), (beyond, Error.BAD_ADDRESS), (loop_error, Error.LOOP_DEPTH),
+                          (wrong[Error.NOT_CLEARED], Error.NOT_CLEARED), (bad_address.any(), Error.BAD_ADDRESS),
+                          (wrong[Error.BAD_MATRIX], Error.BAD_MATRIX), (wrong[Error.ILLEGAL_OPCODE], Error.ILLEGAL_OPCODE),
+                          (wrong[Error.PROGRAM_END], Error.PROGRAM_END)):                         # the last one counts
+            with m.If(one):
+                m.d.comb += error.eq(code)
+        with m.If(valid & ~sound):
+            m.d.sync += [running.eq(0), self.error.eq(error), self.error_pc.eq(pc)]
         with m.Elif(held):
             m.d.sync += [running.eq(0), self.done.eq(1), self.stopped.eq(1)]
-        m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(c_pc),
+        m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(pc),
                      self.disarm.eq(~self.busy & (~self.stopped | self.start))]
 
         # time stands still while only the host is waited for
         waiting = Signal()
         m.d.comb += [
-            waiting.eq(self.host_stall | held | (resuming & ~c_valid) | (go & is_opcode(opcode, Opcode.WAIT) & self.accepting)
-                       | (go & is_opcode(opcode, Opcode.ACCEPT) & ~self.o_accept.ready)),
+            waiting.eq(self.host_stall | held | (resuming & ~valid) | (go & host_wait)),
             self.events.time.eq(running & ~waiting), self.events.host_wait.eq(running & waiting),
             self.events.control.eq(running & ~waiting & all_idle), self.events.instructions.eq(fire),
         ]
         return m
 
-    def _check_descriptors(self, m, running):
-        """Run every descriptor through ``DescriptorCheck`` after start; returns (all checked, ok bits, chi words of each)."""
+    def _matrices(self, m):
+        """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words)."""
         u = self.u
         m.submodules.descriptor = descriptor = DescriptorCheck(u)
-        index = Signal(range(u.n_matrices + 3))
-        checked, matrix_ok = Signal(), Signal(u.n_matrices)
-        matrix_words = Array(Signal(range(u.chi_words + 1), name=f"words_{k}") for k in range(u.n_matrices))
-        next_index, matrix = Signal.like(index), Signal(MatrixDescriptor(u))     # matrix: of ``index``, chosen a cycle ahead
-        m.d.comb += [checked.eq(index == u.n_matrices + 2), descriptor.matrix.eq(matrix),
-                     next_index.eq(Mux(running, Mux(checked, index, index + 1), 0))]
-        m.d.sync += [index.eq(next_index), matrix.eq(Array(self.matrices[k] for k in range(u.n_matrices))[next_index])]
-        with m.If(running & ~checked):
-            m.d.sync += [matrix_ok.eq(Cat(matrix_ok[1:], descriptor.ok)),
-                         *(a.eq(b) for a, b in zip(matrix_words, [*matrix_words[1:], descriptor.words], strict=True))]
-        return checked, matrix_ok, matrix_words
+        right, fits = Signal(data.ArrayLayout(RightMatrix(u), u.n_matrices)), Signal(u.n_matrices)
+        for k, (kept, matrix) in enumerate(zip(right, self.matrices, strict=True)):
+            names = list(kept.shape().members)
+            m.d.comb += [*(kept[name].eq(matrix[name]) for name in names),
+                         fits[k].eq(Cat(matrix[name][len(kept[name]):] for name in names) == 0)]
+        index, checked, ok = Signal(range(u.n_matrices + 3)), Signal(), Signal(u.n_matrices)
+        words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
+        m.d.comb += [checked.eq(index == u.n_matrices + 2), descriptor.matrix.eq(right[index]),
+                     descriptor.fits.eq(fits.bit_select(index, 1))]
+        with m.If(~self.running):
+            m.d.sync += index.eq(0)
+        with m.Elif(~checked):
+            m.d.sync += [index.eq(index + 1), ok.eq(Cat(ok[1:], descriptor.ok)),
+                         words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
+        return checked, right, ok, words.as_value()
 
-    def _dispatch(self, m, opcode, word, matrix, matrix_words, line, inverted, go, fire):
-        """Offer the decoded command to its unit; ``fire`` when it leaves."""
+    def _dispatch(self, m, matrix, words, line, inverted, go):
+        """Offer the decoded command to its unit."""
         m.submodules.decoder = decoder = Decoder(self.u)
-        m.d.comb += [decoder.word.eq(word), decoder.matrix.eq(matrix), decoder.line.eq(line), decoder.inverted.eq(inverted)]
-        units = (("lines", _LINES), ("vector", _VECTOR), ("update", _UPDATE), ("scan", _SCAN), ("accept", _ACCEPT))
-        for name, opcodes in units:
-            port, mine = getattr(self, f"o_{name}"), is_opcode(opcode, *opcodes)
-            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & mine)]
-            with m.If(go & mine & port.ready):
-                m.d.comb += fire.eq(1)
-        loading = is_opcode(opcode, Opcode.LOAD)
-        m.d.comb += [self.o_load.valid.eq(fire & loading), self.o_load.payload.words.eq(matrix_words[word[16:20]])]
-        own = is_opcode(opcode, Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.LINE, Opcode.FLIP, Opcode.SEAL)
-        with m.If(go & (own | (is_opcode(opcode, Opcode.WAIT) & ~self.accepting))):
-            m.d.comb += fire.eq(1)
+        m.d.comb += [decoder.word.eq(self.word), decoder.matrix.eq(matrix), decoder.line.eq(line),
+                     decoder.inverted.eq(inverted)]
+        opcode = self.word[:6]
+        for name, opcodes in (("lines", _LINES), ("vector", _VECTOR), ("update", _UPDATE), ("scan", _SCAN), ("accept", _ACCEPT)):
+            port = getattr(self, f"o_{name}")
+            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & is_opcode(opcode, *opcodes))]
+        m.d.comb += [self.o_load.valid.eq(self.fire & is_opcode(opcode, Opcode.LOAD)), self.o_load.payload.words.eq(words)]
 
-    def _loops(self, m, opcode, word, pc, fire, loop_error):
-        """Stack of (first instruction of the body, iterations left); returns (jump, target)."""
-        u, depth, body, left = self.u, self.depth, self.body, self.left
-        is_loop, is_next = is_opcode(opcode, Opcode.LOOP), is_opcode(opcode, Opcode.NEXT)
-        top = Signal(range(u.loop_depth))
-        count = operand(word, Opcode.LOOP, "count")
-        jump = Signal()
-        m.d.comb += [top.eq(depth - 1), jump.eq(is_next & (left[top] > 1)),
-                     loop_error.eq((is_loop & (depth == u.loop_depth)) | (is_next & (depth == 0)))]
+    def _loops(self, m, is_loop, is_next, after, loop_error, jump):
+        """Stack of (first instruction of the body, NEXTs that jump, less one); returns where the program goes from here."""
+        u, depth, body, left, fire = self.u, self.depth, self.body, self.left, self.fire
+        top, iterations = Signal(range(u.loop_depth)), self.word[16:48]
+        following = Signal.like(self.next)
+        m.d.comb += [
+            loop_error.eq((is_loop & (depth == u.loop_depth)) | (is_next & (depth == 0))), top.eq(depth - 1),
+            jump.eq(self.valid & is_next & ~Array(one[-1] for one in left)[top]),      # not negative
+            after.eq(self.next + 1), following.eq(Mux(jump, body[top], after)),
+        ]
+        for k in range(u.loop_depth):
+            with m.If(fire & ((is_loop & (depth == k)) | (jump & (depth == k + 1)))):   # the iterations less 2, or one less
+                m.d.sync += left[k].eq(Mux(is_loop, iterations, left[k]) + Cat(~is_loop, Const(-1, 32)).as_signed())
+            with m.If(fire & is_loop & (depth == k)):
+                m.d.sync += body[k].eq(after)
         with m.If(self.start & ~self.running):
             m.d.sync += depth.eq(0)
-        with m.Elif(fire & is_loop):
-            m.d.sync += [body[depth].eq(pc + 1), left[depth].eq(Mux(count == 0, self.loop_count, count)), depth.eq(depth + 1)]
-        with m.Elif(fire & jump):
-            m.d.sync += left[top].eq(left[top] - 1)
-        with m.Elif(fire & is_next):
-            m.d.sync += depth.eq(depth - 1)
-        return jump, body[top]
+        with m.Elif(fire & (is_loop | (is_next & ~jump))):
+            m.d.sync += depth.eq(Mux(is_loop, depth + 1, depth - 1))
+        return following

@@ -234,6 +234,7 @@ def test_rtl_due_at_the_limits():
                 ctx.set(dut.o_lines.ready, 1)
                 await ctx.tick()
                 ctx.set(dut.o_lines.ready, 0)
+                await ctx.tick()                         # a window has at least one step
                 codes = [pair[half] for pair in pairs] + [31] * (-len(pairs) % u.vector_width)
                 for first in range(0, len(pairs), u.vector_width):
                     ctx.set(dut.code_stb, 1)

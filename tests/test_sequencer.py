@@ -379,6 +379,7 @@ class Driven(Elaboratable):
                              for part in ("stb", "address", "data")]
             elif name not in taken:
                 m.d.comb += port.ready.eq(any_value(m, 1, f"{name}_ready"))
+        m.d.comb += Assert(~dut.valid | dut.running)
         self.claims(m, dut)
         return m
 
