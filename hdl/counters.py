@@ -69,7 +69,8 @@ def unit_widths(u: UnitParams) -> dict[str, int]:
     pulses = -(-u.lanes // min(u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles))
     wide = {
         "line_cycles": lines, "fired_codes": lines, "line_saturations": elements, "vector_saturations": elements,
-        "conversions_forward": 13, "conversions_transpose": 13, "conversions_scan": 13, "lines_skipped": 13,
+        "conversions_forward": range(u.n_lines + 1), "conversions_transpose": range(u.n_lines + 1),
+        "conversions_scan": range(u.n_lines + 1), "lines_skipped": 13,
         "chi_saturations": range(u.lanes + 1), "set_pos": range(pulses + 1), "set_neg": range(pulses + 1),
         "set_refresh": range(2 * pulses + 1), "reset_refresh": range(2 * pulses + 1),
     }
