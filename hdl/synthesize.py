@@ -47,8 +47,10 @@ BOARD = "board"
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
 _READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; {without}proc; flatten; "
-         "delete t:$print; opt -full; rename -unescape; ")
-"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails)."""
+         "delete t:$print; opt_clean; opt -full; rename -unescape; ")
+"""Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails). opt_clean
+comes first, since a register with two names of which bits turn out constant stops opt (conflicting init values).
+"""
 _MAP = {
     "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
