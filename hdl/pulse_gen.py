@@ -129,7 +129,7 @@ class PulseGen(wiring.Component):
         with m.If(begun):
             m.d.sync += [counted_pos.eq(self.pulse_pos), counted_neg.eq(self.pulse_neg), counted_reset.eq(kind),
                          counted_refresh.eq(refresh)]
-        with m.Elif(counting):
+        with m.Else():
             m.d.sync += [counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk)]
         n_pos = sum(counted_pos[:chunk])
         n_neg = sum(counted_neg[:chunk])
