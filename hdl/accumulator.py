@@ -17,8 +17,8 @@ Stages, one cycle each. Nothing holds a word once it is issued: whoever takes th
 entered.
 
     address     the word's address is taken into each bank                              ``fetch, address`` (inputs)
-    issue       T and the lanes' codes and signs likewise; the memory is addressed         ``valid, ...`` (inputs)
-    multiply    |U| of each lane; the memory output goes into a register, ``held``
+    issue       T and the line's sign likewise; the memory is addressed                   ``valid, ...`` (inputs)
+    multiply    |U| of each lane; the memory output goes into a register, ``held``         ``codes`` (input)
     add         that register + U                                                        ``sum_valid``
     threshold   remainder is written, count is registered                                ``write_valid``
     pulse       counts of a due word are shown                                           ``pulse_valid``
@@ -165,7 +165,8 @@ class Bank(wiring.Component):
         self.held_threshold, self.held_clear, self.held_keep, self.held_load = (
             Signal(name=f"held_{name}") for name in ("threshold", "clear", "keep", "load"))
         self.shifting = Signal()
-        self.held_codes, self.held_signs = Signal(n_lanes * u.outer_bits, reset_less=True), Signal(n_lanes, reset_less=True)
+        self.held_negative = Signal(reset_less=True)
+        self.signs = Signal(n_lanes)
         super().__init__({
             "fetch": In(1), "address": In(range(u.chi_words)),
             "valid": In(1), "multiplicand": In(len(self.held_multiplicand)),
@@ -184,17 +185,17 @@ class Bank(wiring.Component):
         m.d.sync += [
             self.fetched.eq(self.fetch), valid.eq(Cat(self.valid, valid)), self.multiply_address.eq(self.read_address),
             self.add_address.eq(self.multiply_address), self.write_address.eq(self.add_address),
-            self.held_multiplicand.eq(self.multiplicand), self.held_codes.eq(Cat(code[:-1] for code in codes)),
-            self.held_signs.eq(Cat(code[-1] for code in codes) ^ self.line_negative.replicate(self.n_lanes)),
+            self.held_multiplicand.eq(self.multiplicand), self.held_negative.eq(self.line_negative),
             self.held_threshold.eq(self.threshold), self.held_clear.eq(self.clear), self.held_keep.eq(self.keep),
             self.held_load.eq(self.load), self.shifting.eq(self.shift),
         ]
+        m.d.comb += self.signs.eq(Cat(code[-1] for code in codes) ^ self.held_negative.replicate(self.n_lanes))
         lanes = 0
         for index, one in enumerate(self.slices):
             m.submodules[f"slice{index}"] = one
             m.d.comb += [
-                one.multiplicand.eq(self.held_multiplicand), one.codes.eq(self.held_codes[lanes * u.outer_bits:]),
-                one.signs.eq(self.held_signs[lanes:]), one.following.eq(self.following[lanes * u.chi_bits:]),
+                one.multiplicand.eq(self.held_multiplicand),
+                one.codes.eq(Cat(code[:-1] for code in codes[lanes:lanes + one.n_lanes])), one.signs.eq(self.signs[lanes:]), one.following.eq(self.following[lanes * u.chi_bits:]),
                 one.read_en.eq(self.fetched), one.read_address.eq(self.read_address), one.take.eq(valid[0] & ~self.held_load),
                 one.clear.eq(self.held_clear), one.threshold.eq(self.held_threshold), one.shift.eq(self.shifting),
                 one.write_en.eq(valid[2] & ~self.held_keep), one.write_address.eq(self.write_address),
@@ -233,8 +234,10 @@ class Accumulator(wiring.Component):
     -------
     fetch, address : In
         A word in stage "address".
-    valid, multiplicand, line_negative, codes : In
-        A word in stage "issue". ``codes``: lane codes, packed, outer_bits + 1 bits a lane, sign on top.
+    valid, multiplicand, line_negative : In
+        A word in stage "issue".
+    codes : In
+        Lane codes of the word in stage "multiply", packed, outer_bits + 1 bits a lane, sign on top.
     threshold, clear, keep, load : In(1)
         See the contract; stable for a whole command, from a cycle before its first issue.
     shift, shift_in : In

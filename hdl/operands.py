@@ -14,12 +14,13 @@ depth non-empty walk words come before the last lane word, so lanes never wait f
 ``sweep``: nothing is read; every position below ``walk_count`` is walked, with code 0, and no lanes are loaded.
 
 Lane codes wait in registers, or, where a line has several chi words and none begins within a vector word, in a memory with a word
-for each.
+for each. Those lie all over a chip: what goes to them comes from registers that do nothing else.
 
 Stages (``go`` high, walker not blocked): address | data, without its sign | |v|, shift by fours | shift, clip, round | walk word
-offered. The read port holds.
+offered; lane word on its way. The read port holds.
 
-Timing: one word per cycle; lane codes are there 4 moving cycles after their address, walk words are offered then.
+Timing: one word per cycle; walk words are offered 4 moving cycles after their address. ``lanes_loaded`` 4 moving cycles after the
+last lane word's address, its codes are there in the cycle after: in time for a chi word that is issued with ``lanes_loaded``.
 Source: design choice.
 """
 from amaranth import Cat, Const, Module, Mux, Signal
@@ -66,7 +67,7 @@ class Operands(wiring.Component):
         Walk words; words with an empty mask included.
     group, lane_codes : In, Out
         Codes of the lanes of a chi word of a line, packed, lane 0 first: of the word that ``group`` named a cycle before.
-        ``lanes_loaded``: they are complete.
+        ``lanes_loaded``: they are complete from the next cycle on.
     idle : Out(1)
         Everything is fetched and handed over.
     trace_lane_stb, trace_lane_address, trace_lanes : Out
@@ -139,15 +140,17 @@ class Operands(wiring.Component):
             m.d.comb += [shifted.eq(coarse >> fine), codes.word_select(k, code_bits).eq(Cat(code, negative)),
                          walked[k].eq(Mux(sweep, placed.span > k, nonzero))]
 
-        # lane words into their register, walk words to the walker
+        # lane words to where they wait, walk words to the walker
         load_lane, lane_follows, started = Signal(), Signal(), Signal()
-        m.d.sync += started.eq(self.start)               # many registers: not in the cycle of the handshake
-        m.d.comb += [load_lane.eq(placed.valid & placed.lane),     # without ``move``, for the same: what is held is loaded again
+        m.d.sync += started.eq(self.start)               # not in the cycle of the handshake: a short path
+        m.d.comb += [load_lane.eq(placed.valid & placed.lane),
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
-        group = Signal.like(self.group)                  # whose codes are on ``lane_codes``
-        m.d.sync += group.eq(self.group)
-        store = self._store if u.groups_max > 1 and u.lanes % width == 0 else self._hold
-        store(m, started, load_lane, move, placed.index, codes, group)
+        lane_word, group = Signal(width * code_bits, reset_less=True), Signal.like(self.group)
+        m.d.sync += [lane_word.eq(Mux(started, 0, codes)), group.eq(self.group)]      # group: whose codes are on ``lane_codes``
+        if u.groups_max > 1 and u.lanes % width == 0:
+            self._store(m, started, load_lane & move, lane_word, group)
+        else:
+            self._hold(m, started, load_lane, placed.index, lane_word, group)
         with m.If(move & ~lane_follows):
             m.d.sync += self.lanes_loaded.eq(1)
         walk = self.o_walk.payload
@@ -171,37 +174,40 @@ class Operands(wiring.Component):
             ]
         return m
 
-    def _hold(self, m, started, load, move, index, codes, group):
-        """Keep the codes of all lane words in registers."""
-        u, bits = self.u, self.u.vector_width * self.code_bits
-        lanes = [Signal(bits, name=f"lanes{word}", reset_less=True) for word in range(self.lane_words)]
-        for word, register in enumerate(lanes):
-            with m.If(started):
-                m.d.sync += register.eq(0)
-            with m.Elif(load & (index == word)):
-                m.d.sync += register.eq(codes)
+    def _hold(self, m, started, load, index, word, group):
+        """Keep the codes of all lane words in registers; ``word``, a cycle later than ``load``, is 0 where all are cleared."""
+        u = self.u
+        lanes = [Signal(len(word), name=f"lanes{n}", reset_less=True) for n in range(self.lane_words)]
+        strobes = Signal(self.lane_words)
+        # what ``move`` holds is loaded again
+        m.d.sync += strobes.eq(Cat(started | (load & (index == n)) for n in range(self.lane_words)))
+        for register, strobe in zip(lanes, strobes, strict=True):
+            with m.If(strobe):
+                m.d.sync += register.eq(word)
         group_bits = u.lanes * self.code_bits
         with m.Switch(group):
             for place in range(u.groups_max):
                 with m.Case(place):
                     m.d.comb += self.lane_codes.eq(Cat(lanes)[place * group_bits:(place + 1) * group_bits])
 
-    def _store(self, m, started, load, move, index, codes, group):
-        """Keep them in a memory; lane words come in order. Where none was written is 0: ``filled`` tells, of the last group."""
+    def _store(self, m, started, load, word, group):
+        """Keep them in a memory, ``word`` a cycle after ``load``, in order. Where none was written is 0: ``filled`` tells, of the
+        last group."""
         u, parts = self.u, self.u.lanes // self.u.vector_width
-        m.submodules.lanes = lanes = memory.Memory(
-            shape=data.ArrayLayout(len(codes), parts), depth=u.groups_max, init=[])
+        m.submodules.lanes = lanes = memory.Memory(shape=data.ArrayLayout(len(word), parts), depth=u.groups_max, init=[])
         write = lanes.write_port(granularity=1)
         read = lanes.read_port(transparent_for=[write])
         place, part, last_group, filled = Signal.like(group), Signal(range(parts)), Signal.like(group), Signal(parts)
-        m.d.comb += [write.addr.eq(place), write.en.eq(Mux(load, 1 << part, 0)), read.addr.eq(self.group),
-                     *(write.data[k].eq(codes) for k in range(parts))]
+        loaded = Signal()
+        m.d.sync += loaded.eq(load)
+        m.d.comb += [write.addr.eq(place), write.en.eq(Mux(loaded, 1 << part, 0)), read.addr.eq(self.group),
+                     *(write.data[k].eq(word) for k in range(parts))]
         with m.If(started):
             m.d.sync += [place.eq(0), part.eq(0), last_group.eq(0), filled.eq(0)]
-        with m.Elif(load & move):
+        with m.Elif(loaded):
             m.d.sync += [part.eq(part + 1), last_group.eq(place), filled.eq(Mux(part == 0, 1, filled << 1 | 1))]
             with m.If(part == parts - 1):
                 m.d.sync += [part.eq(0), place.eq(place + 1)]
         for k in range(parts):
             there = (group < last_group) | ((group == last_group) & filled[k])
-            m.d.comb += self.lane_codes.word_select(k, len(codes)).eq(Mux(there, read.data[k], 0))
+            m.d.comb += self.lane_codes.word_select(k, len(word)).eq(Mux(there, read.data[k], 0))

@@ -171,7 +171,7 @@ class UpdateUnit(wiring.Component):
             m.d.sync += [one.valid.eq(0) for one in front]
 
         m.d.comb += [
-            operands.group.eq(Mux(front_go, front[1].group, head.group)), chi.codes.eq(operands.lane_codes),
+            operands.group.eq(head.group), chi.codes.eq(operands.lane_codes),
             chi.fetch.eq(front_go & front[1].valid), chi.address.eq(front[1].address + front[1].group),
             chi.multiplicand.eq(outer.multiplicand), chi.line_negative.eq(head.negative & is_update),   # others: U = 0, unsigned
             chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump), chi.load.eq(is_load),

@@ -73,8 +73,12 @@ def test_rtl_is_the_twin(u, threshold):
             expected_clips += twin.accumulate(c, changes, 0, chi, word)
         states.append(chi[word].copy())
 
-    async def step(ctx, valid=0, fetch=None):
-        nonlocal clips
+    multiplied = 0                                      # codes of the word that was issued a cycle before
+
+    async def step(ctx, valid=0, fetch=None, codes=0):
+        nonlocal clips, multiplied
+        ctx.set(dut.codes, multiplied)
+        multiplied = codes
         ctx.set(dut.valid, valid)
         ctx.set(dut.fetch, fetch is not None)
         ctx.set(dut.address, fetch or 0)
@@ -115,12 +119,10 @@ def test_rtl_is_the_twin(u, threshold):
             ctx.set(dut.multiplicand, abs(t))
             ctx.set(dut.line_negative, t < 0)
             packed = [abs(int(d)) | int(d < 0) << u.outer_bits for d in codes]
-            ctx.set(dut.codes, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
-            await step(ctx, 1, fetch)
+            await step(ctx, 1, fetch, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
         for _ in range(LATENCY + 1):
             await step(ctx)
         ctx.set(dut.keep, 1)
-        ctx.set(dut.codes, 0)
         ctx.set(dut.line_negative, 0)
         for word in range(n_words):
             await step(ctx, fetch=word)
@@ -161,22 +163,23 @@ class ConservationSpec(Elaboratable):
 
         # the watched lane's U, and its way through the pipeline (ghosts of address and U)
         code_bits = u.outer_bits + 1
-        code = Signal(code_bits)
+        code, multiplicand, line_negative = Signal(code_bits), Signal.like(dut.multiplicand), Signal()
+        m.d.sync += [multiplicand.eq(dut.multiplicand), line_negative.eq(dut.line_negative)]
         m.d.comb += code.eq(dut.codes.word_select(lane, code_bits))
-        magnitude = (dut.multiplicand * code[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
+        magnitude = (multiplicand * code[:-1] + (1 << u.outer_bits >> 1)) >> u.outer_bits
         update = Signal(signed(bits))
-        m.d.comb += update.eq(Mux(code[-1] ^ dut.line_negative, -magnitude, magnitude))
+        m.d.comb += update.eq(Mux(code[-1] ^ line_negative, -magnitude, magnitude))
         m.d.comb += Assert(magnitude <= u.update_max)
         waits, reading, adding, writing, pulsing = (Signal(name=name) for name in (
             "waits", "reading", "adding", "writing", "pulsing"))   # waits: a fetched word is not yet issued
         head, first_look = Signal.like(address), Signal()
         addresses = [Signal.like(address, name=f"address{n}") for n in range(3)]
-        amounts = [Signal.like(update, name=f"amount{n}") for n in range(3)]
+        amounts = [update, *(Signal.like(update, name=f"amount{n}") for n in (1, 2))]
         m.d.sync += [
             waits.eq(dut.fetch | (waits & ~dut.valid)), first_look.eq(dut.fetch),
             reading.eq(dut.valid), adding.eq(reading), writing.eq(adding), pulsing.eq(writing & (addresses[2] == address)),
             *(new.eq(old) for new, old in zip(addresses, [head, *addresses], strict=False)),
-            *(new.eq(old) for new, old in zip(amounts, [update, *amounts], strict=False)),
+            *(new.eq(old) for old, new in itertools.pairwise(amounts)),
         ]
         with m.If(dut.fetch):
             m.d.sync += head.eq(dut.address)
@@ -193,12 +196,7 @@ class ConservationSpec(Elaboratable):
         for (valid, one), (other_valid, other) in itertools.combinations(stages, 2):    # what it means a stage later
             m.d.comb += Assert(~(valid & other_valid & (one == other)))
 
-        # the operands in the bank are those of the ghost
-        held, held_sign = Signal(u.outer_bits), Signal()
-        m.d.comb += [held.eq(bank.held_codes.word_select(lane, u.outer_bits)), held_sign.eq(bank.held_signs.bit_select(lane, 1))]
-        held_magnitude = (bank.held_multiplicand * held + (1 << u.outer_bits >> 1)) >> u.outer_bits
-        with m.If(reading):
-            m.d.comb += [Assert(amounts[0] == Mux(held_sign, -held_magnitude, held_magnitude))]
+        m.d.comb += [Assert(bank.held_multiplicand == multiplicand), Assert(bank.held_negative == line_negative)]
 
         # ledger of the watched weight
         stored, count = Signal(signed(u.chi_bits)), Signal(signed(bits))
