@@ -137,11 +137,12 @@ class Slice(wiring.Component):
                 over.eq(clipped[k] & ~self.threshold),
                 written[k].eq(Cat(value[:u.eps_log2], high)),
             ]
-        shown = [Signal.like(port, name=f"shown_{name}", reset_less=True)
-                 for name, port in (("clips", self.clips), ("counts", self.counts), ("negative", self.negative))]
-        m.d.sync += [register.eq(value) for register, value in zip(shown, (sum(clipped), Cat(counts), negatives), strict=True)]
-        m.d.comb += [self.due.eq(Cat(counts).any()),
-                     *(port.eq(value) for port, value in zip((self.clips, self.counts, self.negative), shown, strict=True))]
+        clips, shown_counts, shown_negative = (
+            Signal.like(port, name=f"shown_{name}", reset_less=True)
+            for name, port in (("clips", self.clips), ("counts", self.counts), ("negative", self.negative)))
+        m.d.sync += [clips.eq(sum(clipped)), shown_counts.eq(Cat(counts)), shown_negative.eq(negatives)]
+        m.d.comb += [self.due.eq(Cat(counts).any()), self.clips.eq(clips), self.counts.eq(shown_counts),
+                     self.negative.eq(shown_negative)]
         return m
 
 

@@ -149,7 +149,8 @@ def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
             for name, text in inputs.items():
                 (work / name).write_text(text, encoding="utf-8")
             run(work)
-            work.rename(folder)
+            if not folder.is_dir():                     # another run may have made it meanwhile
+                work.rename(folder)
     return folder
 
 
