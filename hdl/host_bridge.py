@@ -73,13 +73,16 @@ class HostBridge(wiring.Component):
         packet, code = (Signal(link.receive_log2 + 1, name=name) for name in ("packet", "code"))       # next byte of each
         tail, resp, beat_ready, codes_ready = Signal(4), Signal(2), Signal(), Signal()
         more = Signal()                                 # packet != end, of the cycle before
-        m.d.sync += more.eq(packet != self.end)
+        is_read, is_write, is_run, connects = Signal(), Signal(), Signal(), Signal()    # the request, long before it starts
+        m.d.sync += [more.eq(packet != self.end),
+                     *(one.eq(self.command == command) for one, command in (
+                         (is_read, Command.READ), (is_write, Command.WRITE), (is_run, Command.RUN), (connects, Command.CONNECT)))]
 
         # converter codes: as converters that answer ``convert_cycles`` after the strobe
         code_bytes, place_bits = link.code_bytes(u), u.vector_width.bit_length() - 1
         codes = Signal(8 * code_bytes * u.vector_width)
         wait, words = Signal(range(link.convert_cycles + 1)), Signal(8)     # until the first word; words still needed
-        waiting = Signal()                              # wait != 0
+        waiting, needs_codes = Signal(), Signal()       # wait, words != 0
         m.d.comb += [
             self.codes.valid.eq(codes_ready & ~waiting),
             *(self.codes.payload[k].eq(codes.word_select(k, 8 * code_bytes)[:u.adc_bits].as_signed())
@@ -88,25 +91,25 @@ class HostBridge(wiring.Component):
         with m.If(self.enable):
             with m.If(self.convert):
                 m.d.sync += [wait.eq(link.convert_cycles - 1), waiting.eq(link.convert_cycles != 1),
-                             words.eq((self.out_count + u.vector_width - 1) >> place_bits)]
+                             words.eq((self.out_count + u.vector_width - 1) >> place_bits), needs_codes.eq(self.out_count != 0)]
             with m.Elif(waiting):
                 m.d.sync += [wait.eq(wait - 1), waiting.eq(wait != 1)]
             with m.Elif(self.codes.valid & self.codes.ready):
-                m.d.sync += [codes_ready.eq(0), words.eq(words - 1)]
+                m.d.sync += [codes_ready.eq(0), words.eq(words - 1), needs_codes.eq(words != 1)]
 
         # packets
         taken = self.enable & self.axis_tvalid & self.axis_tready
-        m.d.comb += [
-            self.axis_tdata.eq(word), self.axis_tvalid.eq(beat_ready), self.axis_tlast.eq(~more & (tail != 0)),
-            self.axis_tkeep.eq(Mux(self.axis_tlast, Cat(tail > k for k in range(BEAT_BYTES)), 0xFF)),
-        ]
+        m.d.comb += [self.axis_tdata.eq(word), self.axis_tvalid.eq(beat_ready)]
+        last = ~more & (tail != 0)
+        m.d.sync += [self.axis_tlast.eq(last), self.axis_tkeep.eq(Mux(last, Cat(tail > k for k in range(BEAT_BYTES)), 0xFF))]
         with m.If(taken):
             m.d.sync += beat_ready.eq(0)
 
-        quiet, over, converts, unit_reset = Signal(range(QUIET)), Signal(), Signal(), Signal()
+        quiet, over, converts, unit_reset = Signal(range(QUIET + 1)), Signal(), Signal(), Signal()
+        ended = quiet[-1]                               # QUIET
         with m.If(self.enable):
             m.d.sync += [over.eq((self.unit_done | self.unit_starved) & ~self.output_valid & ~taken),
-                         quiet.eq(Mux(over, quiet + (quiet != QUIET - 1), 0))]
+                         quiet.eq(Mux(over, quiet + ~ended, 1))]
         with m.If(self.read_stb):
             m.d.sync += converts.eq(1)
 
@@ -114,11 +117,17 @@ class HostBridge(wiring.Component):
         for_codes, for_run = Signal(), Signal()         # what is fetched; neither: a beat or a register access
         aw, w = Signal(), Signal()                      # phases of a register access still open
         rest, closing = Signal(3), Signal()             # bytes of ``word`` to send; they are the reply's last
-        is_read = self.command == Command.READ
+        running, accessing, reason = Signal(), Signal(), Signal(2)      # the states RUN and ACCESS; why RUN ended
+        wants = (needs_codes & ~codes_ready) | (more & ~beat_ready)
+        full = self.events.valid & self.full
         m.d.comb += [
             self.address.eq(Mux(for_codes, code, packet)), self.unit_reset.eq(unit_reset),
             self.axil_address.eq(Mux(is_read, word[48:], word[16:])), self.axil_wdata.eq(word[32:]), self.axil_ready.eq(1),
-            self.body.payload.eq(word),
+            self.axil_awvalid.eq(accessing & aw & ~is_read), self.axil_wvalid.eq(accessing & w & ~is_read),
+            self.axil_arvalid.eq(accessing & aw & is_read),
+            self.enable.eq(unit_reset | (~self.events_hold & (accessing | (running & ~converts & ~ended & ~wants)))),
+            self.events.ready.eq(running & ~self.full),
+            self.body.payload.eq(Mux(running, self.events.payload, word)),
         ]
 
         identity = VERSION | link.convert_cycles << 8 | link.trace << 24 | link.receive_log2 << 32 | link.reply_log2 << 40
@@ -132,25 +141,21 @@ class HostBridge(wiring.Component):
         with m.FSM(name="bridge"):
             with m.State("IDLE"):
                 m.d.sync += [packet.eq(BODY), code.eq(BODY + RUN_BYTES), resp.eq(0), beat_ready.eq(0), codes_ready.eq(0),
-                             quiet.eq(0)]
+                             quiet.eq(1), rest.eq(0), closing.eq(1)]
                 with m.If(self.start):
-                    with m.Switch(self.command):
-                        with m.Case(Command.CONNECT):
-                            m.d.sync += [unit_reset.eq(1), left.eq(3)]
-                            m.next = "RESET"
-                        with m.Case(Command.WRITE, Command.READ):
-                            m.next = "NEXT"
-                        with m.Case(Command.RUN):
-                            m.d.sync += fetch(RUN_BYTES, run=1)
-                            m.next = "FETCH"
-                        with m.Default():
-                            m.d.sync += send(0, 0)
-                            m.next = "SEND"
+                    m.next = "SEND"                     # an empty body
+                    with m.If(connects):
+                        m.d.sync += [unit_reset.eq(1), left.eq(3)]
+                        m.next = "RESET"
+                    with m.If(is_write | is_read):
+                        m.next = "NEXT"
+                    with m.If(is_run):
+                        m.d.sync += fetch(RUN_BYTES, run=1)
+                        m.next = "FETCH"
             with m.State("RESET"):
-                m.d.comb += self.enable.eq(unit_reset)
-                m.d.sync += [left.eq(left - 1), converts.eq(0), words.eq(0), waiting.eq(0)]
+                m.d.sync += [left.eq(left - 1), converts.eq(0), words.eq(0), needs_codes.eq(0), waiting.eq(0), *send(identity, 6)]
                 with m.If(left == 0):
-                    m.d.sync += [unit_reset.eq(0), *send(identity, 6)]
+                    m.d.sync += unit_reset.eq(0)
                     m.next = "SEND"
             with m.State("FETCH"):                      # a byte a cycle into ``word`` or ``codes``
                 m.d.sync += fetched.eq(left != 0)
@@ -165,69 +170,69 @@ class HostBridge(wiring.Component):
                 with m.If(fetched & ~for_codes):
                     m.d.sync += word.eq(Cat(word[8:], self.data))
                 with m.If((left == 0) & ~fetched):
+                    m.d.sync += running.eq(is_run & ~for_run)
                     m.next = "RUN"
                     with m.If(for_run):
                         m.d.sync += [tail.eq(word[40:]), packet.eq(word[48:])]
                         m.next = "BEGIN"
                     with m.Elif(for_codes):
                         m.d.sync += codes_ready.eq(1)
-                    with m.Elif(self.command == Command.RUN):
+                    with m.Elif(is_run):
                         m.d.sync += beat_ready.eq(1)
                     with m.Else():
-                        m.d.sync += [aw.eq(1), w.eq(1)]
+                        m.d.sync += [aw.eq(1), w.eq(1), accessing.eq(1)]
                         m.next = "ACCESS"
             with m.State("BEGIN"):                      # ``more`` follows ``packet``
+                m.d.sync += running.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):
                 # no record is left behind when the clock goes on, and no reply ends before its last record
-                full = self.events.valid & self.full
-                ended = quiet == QUIET - 1
-                with m.If(self.events_hold & ~full):
-                    m.d.comb += [self.body.valid.eq(self.events.valid), self.body.payload.eq(self.events.payload),
-                                 self.events.ready.eq(1)]
-                with m.Elif(full | converts | ended):
-                    m.d.sync += [
-                        converts.eq(0),
-                        *send(Cat(Mux(full, Reason.MORE, Mux(converts, Reason.CONVERT, Mux(
-                            self.unit_done, Reason.DONE, Reason.STARVED)))[:2], Const(0, 5), self.axis_tready,
-                            ((self.end - packet)[3:11] + beat_ready)[:8], words), 3)]
-                    m.next = "SEND"
-                with m.Elif((words != 0) & ~codes_ready):
-                    m.d.sync += fetch(code_bytes * u.vector_width, codes=1)
+                m.d.comb += self.body.valid.eq(self.events.valid & ~self.full)
+                with m.If(full | (~self.events_hold & (converts | ended | wants))):
+                    m.d.sync += running.eq(0)
                     m.next = "FETCH"
-                with m.Elif(more & ~beat_ready):
-                    m.d.sync += fetch(BEAT_BYTES)
-                    m.next = "FETCH"
-                with m.Else():
-                    m.d.comb += self.enable.eq(1)
+                    with m.If(full | converts | ended):
+                        m.d.sync += converts.eq(0)
+                        m.next = "REPORT"
+                m.d.sync += [
+                    reason.eq(Mux(full, Reason.MORE, Mux(converts, Reason.CONVERT, Mux(
+                        self.unit_done, Reason.DONE, Reason.STARVED)))),
+                    *fetch(Mux(needs_codes & ~codes_ready, code_bytes * u.vector_width, BEAT_BYTES),
+                           codes=needs_codes & ~codes_ready),
+                ]
+            with m.State("REPORT"):
+                beats = ((self.end - packet)[3:11] + beat_ready)[:8]
+                m.d.sync += send(Cat(reason, Const(0, 5), self.axis_tready, beats, words), 3)
+                m.next = "SEND"
             with m.State("NEXT"):
+                m.d.sync += [*fetch(Mux(is_read, READ_BYTES, WRITE_BYTES)), *send(resp, 1)]
+                m.next = "FETCH"
                 with m.If(~more):
-                    m.d.sync += send(resp, 1)
                     m.next = "SEND"
-                with m.Else():
-                    m.d.sync += fetch(Mux(is_read, READ_BYTES, WRITE_BYTES))
-                    m.next = "FETCH"
             with m.State("ACCESS"):
-                m.d.comb += [self.enable.eq(~self.events_hold), self.axil_awvalid.eq(aw & ~is_read),
-                             self.axil_wvalid.eq(w & ~is_read), self.axil_arvalid.eq(aw & is_read)]
                 with m.If(self.enable):
                     with m.If(Mux(is_read, self.axil_arready, self.axil_awready)):
                         m.d.sync += aw.eq(0)
                     with m.If(self.axil_wready):
                         m.d.sync += w.eq(0)
                     with m.If(~is_read & self.axil_bvalid):
-                        m.d.sync += resp.eq(resp | self.axil_bresp)
+                        m.d.sync += [resp.eq(resp | self.axil_bresp), accessing.eq(0)]
                         m.next = "NEXT"
                     with m.If(is_read & self.axil_rvalid):
-                        m.d.sync += [resp.eq(resp | self.axil_rresp), *send(self.axil_rdata, 4, 0)]
-                        m.next = "SEND"
+                        m.d.sync += accessing.eq(0)
+                        m.next = "ANSWER"
+            with m.State("ANSWER"):                     # the unit keeps what it has read
+                m.d.sync += [resp.eq(resp | self.axil_rresp), *send(self.axil_rdata, 4, 0)]
+                m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += self.body.valid.eq(rest != 0)
+                with m.If(self.body.ready):
+                    m.d.sync += word.eq(word >> 8)
                 with m.If(rest == 0):
                     m.d.comb += self.done.eq(closing)
                     m.next = "NEXT"
                     with m.If(closing):
                         m.next = "IDLE"
                 with m.Elif(self.body.ready):
-                    m.d.sync += [word.eq(word >> 8), rest.eq(rest - 1)]
+                    m.d.sync += rest.eq(rest - 1)
         return m

@@ -83,31 +83,25 @@ class HostStream(wiring.Component):
         armed, fresh, loading = Signal(), Signal(), Signal()
         dst, lut, wide, to_lut = Signal(12), Signal(3), Signal(), Signal()
         size = Signal(16)                               # elements of the packet, LOAD: chi words, less one
+        n_last, needed = Signal(3), Signal(BEAT_BYTES)  # of the last step: elements less one; of the last beat: bytes
         inside, skipping = Signal(), Signal()           # a packet has begun on s_axis and not ended; up to its end
-        # moving with the packet: what follows the present element, or chi word; the word, or entry, written next; LOAD: place in
-        # the chi word
-        rest, at, place, place_last = Signal(16), Signal(16), Signal(range(load_words)), Signal()
-        m.d.comb += place_last.eq(place == load_words - 1)
+        # moving with the packet: steps, or chi words, that follow the present one, and whether there are none; the word, or
+        # entry, written next; LOAD: place in the chi word
+        rest, none, at, place, place_last = Signal(16), Signal(), Signal(16), Signal(range(load_words)), Signal()
 
         # a beat passes in steps: entries of a table, words, or, where words are longer than a beat, as a whole
-        step, n_step = Signal(range(BEAT_BYTES)), Signal(range(BEAT_BYTES + 1))      # n_step: what ``rest`` falls by
+        step, steps = Signal(range(BEAT_BYTES)), Signal(range(BEAT_BYTES))      # steps: of a beat, less one
         step_last, final, word_end, chi_end = Signal(), Signal(), Signal(), Signal()
         word, mask = Signal(u.element_bits * width), Signal(width)
         bytes_step, wide_step = min(width, BEAT_BYTES), min(width, BEAT_ELEMENTS)
-        m.d.comb += [
-            n_step.eq(Mux(loading, chi_end, Mux(to_lut, 1, Mux(wide, wide_step, bytes_step)))),
-            final.eq(~rest[3:].any() & (rest[:3] < n_step)),
-            step_last.eq(final | chi_end | (step == Mux(to_lut, Mux(wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
-                wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1)))),
-        ]
+        m.d.comb += [final.eq(none & (chi_end | ~loading)), step_last.eq(final | chi_end | (step == steps))]
 
         # take beats
         good, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal()
         tail = Mux(loading, 2 * ((load_tail - 1) % BEAT_ELEMENTS) + 1, Mux(wide, Cat(1, size[:2]), size[:3]))   # last byte
         ready = armed & ~fresh & ~self.disarm
         m.d.comb += [
-            good.eq(Mux(final, self.s_axis_tlast & Cat(bit | (tail < k) for k, bit in enumerate(self.s_axis_tkeep)).all(),
-                        ~self.s_axis_tlast & self.s_axis_tkeep.all())),
+            good.eq((self.s_axis_tlast == final) & (self.s_axis_tkeep | (~needed & final.replicate(BEAT_BYTES))).all()),
             go.eq(Mux(loading, self.o_load.ready, self.w_host.ready | ~word_end)),
             self.s_axis_tready.eq(ready & (skipping | (step_last & go))), take.eq(self.s_axis_tvalid & self.s_axis_tready),
             offered.eq(self.s_axis_tvalid & ready & ~skipping), move.eq(offered & go),
@@ -120,11 +114,22 @@ class HostStream(wiring.Component):
             with m.Elif(good & final):
                 m.d.sync += armed.eq(0)
         with m.If(fresh):
-            m.d.sync += [fresh.eq(0), rest.eq(size), at.eq(Mux(to_lut, 0, dst)), place.eq(0), step.eq(0)]
+            # a step is a power of two of elements, so ``size`` falls into steps and the last one's elements
+            moves = Mux(loading | to_lut, size, Mux(wide, size >> exact_log2(wide_step), size >> exact_log2(bytes_step)))
+            m.d.sync += [
+                fresh.eq(0), rest.eq(moves), none.eq(moves == 0), n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
+                needed.eq(Cat(tail >= k for k in range(BEAT_BYTES))), at.eq(Mux(to_lut, 0, dst)), place.eq(0),
+                place_last.eq(load_words == 1), step.eq(0),
+                steps.eq(Mux(to_lut, Mux(wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
+                    wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1))),
+            ]
         with m.Elif(move):
-            m.d.sync += [rest.eq(rest - n_step), at.eq(at + (to_lut | word_end)), step.eq(Mux(step_last, 0, step + 1))]
+            m.d.sync += [at.eq(at + (to_lut | word_end)), step.eq(Mux(step_last, 0, step + 1))]
+            with m.If(chi_end | ~loading):
+                m.d.sync += [rest.eq(rest - 1), none.eq(rest == 1)]
             with m.If(word_end):
-                m.d.sync += place.eq(Mux(place_last, 0, place + 1))
+                m.d.sync += [place.eq(Mux(place_last, 0, place + 1)),
+                             place_last.eq(Mux(place_last, load_words == 1, place == load_words - 2))]
 
         # words and entries leave, but not with the end of a wrong beat: then o_load hears that the packet begins anew
         wrong, leave = step_last & ~good, offered & (good | ~step_last)
@@ -136,7 +141,7 @@ class HostStream(wiring.Component):
             self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.elements.eq(word),
             self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width))), self.o_load.payload.last.eq(final),
         ]
-        inside_count = Cat(~final | (rest[:3] >= k) for k in range(min(width, BEAT_BYTES)))
+        inside_count = Cat(~final | (n_last >= k) for k in range(min(width, BEAT_BYTES)))
         if width <= BEAT_ELEMENTS:
             places = (Cat(Const(k, exact_log2(width)), step)[:3] for k in range(width))
             m.d.comb += [word.eq(Cat(self._element(element, wide) for element in places)), mask.eq(inside_count),

@@ -22,7 +22,7 @@ in mid-run, or taken by another host, has lost what it knew and answers LOST ins
 Ports
 -----
 rx_stb, rx, tx
-    Of the UART: a received byte; bytes to send. Between two received bytes pass at least 10 cycles.
+    Of the UART: a received byte; bytes to send. Between two received bytes pass at least 11 cycles.
 start, command, end : Out
     A request: ``start`` for a cycle; its body is in the receive memory from address BODY to ``end`` - 1 and stays until ``done``.
 address, data : In, Out
@@ -88,10 +88,19 @@ class Link(wiring.Component):
         with m.Elif(shifts != 0):
             m.d.sync += [crc.eq(Mux(crc[0], (crc >> 1) ^ CRC_POLYNOMIAL, crc >> 1)), shifts.eq(shifts - 1)]
 
+        # of the frame received last, each from a register: long settled when its flag comes
+        whole, known, same, following, connects = Signal(), Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            whole.eq((crc == CRC_RESIDUE) & (count >= BODY + CRC_BYTES)),
+            known.eq((head.session == self.session) & (head.session != 0)), same.eq(head.sequence == self.sequence),
+            following.eq(head.sequence == (self.sequence + 1)[:8]), connects.eq(head.command == Command.CONNECT),
+        ]
+
         place, flip, lost = Signal(range(BODY)), Signal(), Signal()
         part = Signal(2)                                # of the reply: header, body, CRC, flag
         sent = Signal(link.reply_log2 + 1)              # bytes of the body
         m.d.comb += fetch.addr.eq(sent)
+        m.d.sync += self.start.eq(0)
         with m.FSM(name="link"):
             with m.State("LISTEN"):
                 m.d.comb += taken.eq(write.data)
@@ -99,7 +108,7 @@ class Link(wiring.Component):
                 with m.If(self.rx_stb):
                     with m.If(self.rx == FLAG):
                         m.d.sync += [inside.eq(1), escaped.eq(0), crc.eq(~0)]
-                        with m.If(inside & (crc == CRC_RESIDUE) & (count >= BODY + CRC_BYTES) & ~escaped):
+                        with m.If(inside & whole & ~escaped):
                             m.next = "CHECK"
                         with m.Else():
                             m.d.sync += count.eq(0)
@@ -114,14 +123,10 @@ class Link(wiring.Component):
                             m.d.sync += inside.eq(0)
             with m.State("CHECK"):
                 m.d.sync += [inside.eq(0), lost.eq(0), part.eq(0), place.eq(0), sent.eq(0)]
-                known, again = Signal(), Signal()
-                m.d.comb += [known.eq((head.session == self.session) & (head.session != 0)),
-                             again.eq(known & (head.sequence == self.sequence))]
-                with m.If(again):
+                with m.If(known & same):
                     m.next = "OPEN"
-                with m.Elif((head.command == Command.CONNECT) | (known & (head.sequence == (self.sequence + 1)[:8]))):
-                    m.d.comb += self.start.eq(1)
-                    m.d.sync += [self.session.eq(head.session), self.sequence.eq(head.sequence), length.eq(0)]
+                with m.Elif(connects | (known & following)):
+                    m.d.sync += [self.start.eq(1), self.session.eq(head.session), self.sequence.eq(head.sequence), length.eq(0)]
                     m.next = "EXECUTE"
                 with m.Elif(~known):
                     m.d.sync += lost.eq(1)

@@ -57,7 +57,7 @@ READ accepted in cycle t: window t + 1 .. t + steps, strobe t + steps + 1.
 
 Source: design choice.
 """
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Assert, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -76,6 +76,7 @@ class ReadUnit(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        self.idle = Signal(init=1)                      # the state is IDLE: the sequencer waits for it
         self.total = Signal(range(u.n_lines * u.line_max + 1))         # sum of the magnitudes loaded
         # of a FIRE or TRIM under way
         self.firing, self.sequence, self.rows, self.gap = Signal(), Signal(), Signal(), Signal(range(u.reset_gap_cycles + 1))
@@ -103,6 +104,7 @@ class ReadUnit(wiring.Component):
         m = Module()
         u, command, lines, width = self.u, self.i.payload, self.lines, self.u.vector_width
 
+        idle = self.idle
         left = Signal(range(u.n_lines + 1))             # elements of this word and all later ones
         address = Signal.like(self.vector.addr)         # vector word: DRIVE: next to fetch; READ: next to store
         outputs, index = Signal.like(left), Signal.like(left)   # READ: how many, and those of the words taken
@@ -118,7 +120,7 @@ class ReadUnit(wiring.Component):
         # v, or ~v where it is below 0, then |v| shifted and limited to line_max on its way to the line drivers
         fetched = self.vector.data
         distance, below = Signal(data.ArrayLayout(unsigned(u.element_bits), width)), Signal(width)
-        loading, phase_drive, idle = Signal(), Signal(), Signal()
+        loading, phase_drive = Signal(), Signal()
         shifted = [Signal(u.element_bits + u.capacitor, name=f"shifted{k}") for k in range(width)]
         over, added = Signal(width), Signal(DITHER_BITS)
         m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
@@ -162,14 +164,13 @@ class ReadUnit(wiring.Component):
             m.d.comb += added.eq(Mux(dithers, self.dither & mask, 0))
             with m.If(~idle):
                 m.d.comb += lines.columns.eq(to_trains)
-        with m.FSM(name="ctl"):
+        with m.FSM(name="ctl") as ctl:
             with m.State("IDLE"):
-                m.d.comb += idle.eq(1)
                 m.d.sync += to_trains.eq(0)
                 if u.capacitor:
                     m.d.sync += dithers.eq(0)
                 with m.If(self.i.valid):
-                    m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
+                    m.d.sync += [idle.eq(0), left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
                                  store.eq(command.store), line_word.eq(first_word), address.eq(command.address)]
                     with m.Switch(command.op):
                         with m.Case(LinesOp.DRIVE):
@@ -211,6 +212,7 @@ class ReadUnit(wiring.Component):
             with m.State("STORE"):                      # the last word enters the line drivers
                 m.d.comb += phase_drive.eq(1)
                 m.d.sync += loading.eq(0)
+                m.d.sync += self.idle.eq(1)
                 m.next = "IDLE"
             if u.capacitor:
                 self._windows(m)
@@ -241,7 +243,9 @@ class ReadUnit(wiring.Component):
                     m.d.sync += [first_seen.eq(1), left.eq(left - width), address.eq(address + 1),
                                  index.eq(index + width)]
                     with m.If(final):
+                        m.d.sync += self.idle.eq(1)
                         m.next = "IDLE"
+        m.d.sync += Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ")
         return m
 
     def _shift(self, m, command, shift):
@@ -277,6 +281,7 @@ class ReadUnit(wiring.Component):
                     m.next = "PROGRAM"
         with m.Case(LinesOp.SEED):
             m.d.comb += [self.lines.load.eq(1), self.lines.seed.eq(command.seed)]
+            m.d.sync += self.idle.eq(1)
 
     def _windows(self, m):
         """States of FIRE and TRIM."""
@@ -299,6 +304,7 @@ class ReadUnit(wiring.Component):
                 m.d.comb += [self.events.fires.eq(self.firing), self.events.trims.eq(~self.firing),
                              self.events.ramps.eq(~self.firing & (self.trim_kind == Trim.RAMP)),
                              self.events.fired_codes.eq(Mux(self.firing, self.total, 0))]
+                m.d.sync += self.idle.eq(1)
                 m.next = "IDLE"
 
 

@@ -92,7 +92,8 @@ class Refresh(wiring.Component):
         line, last_line, check = Signal(at_bits), Signal(), Signal()
         high, high_never = Signal(u.adc_bits - 1), Signal()         # no code is above ``high``
         reach = Signal(signed(u.adc_bits + 1))                      # low - 1, or the largest difference
-        idle, filling, accept, fill_bit = Signal(), Signal(), Signal(), Signal()
+        filling, accept, fill_bit = Signal(), Signal(), Signal()
+        idle = Signal(init=1)                           # the state is IDLE: read unit and pulse generator hang on it
         m.d.comb += [
             self.i.ready.eq(idle & ~filling & ~self.fill_stb), accept.eq(self.i.valid & self.i.ready), self.busy.eq(~idle),
             self.active.eq(self.i.valid | ~idle | filling | self.mark_stb | self.fill_stb),
@@ -176,12 +177,13 @@ class Refresh(wiring.Component):
             """The next line, if there is one."""
             m.next = "CHECK"
             with m.If(last):
+                m.d.sync += idle.eq(1)
                 m.next = "IDLE"
 
-        with m.FSM(name="ctl"):
+        with m.FSM(name="ctl") as ctl:
             with m.State("IDLE"):
-                m.d.comb += idle.eq(1)
                 with m.If(accept):
+                    m.d.sync += idle.eq(0)
                     m.next = "CHECK"
             with m.State("CHECK"):                      # is this line dirty? fetch the bit of the next
                 m.d.comb += check.eq(1)
@@ -263,4 +265,5 @@ class Refresh(wiring.Component):
                 with m.If(self.code_stb):
                     m.d.sync += code.eq(self.code_word[0])
                     m.next = "JUDGE"
+        m.d.sync += Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ")
         return m

@@ -65,8 +65,10 @@ class Sequencer(wiring.Component):
     busy, done, stopped, error, error_pc, pc : Out
         ``done`` from HALT or stop to the next start or resume; ``stopped`` likewise, from stop only, and ``pc`` is then the
         instruction held back; ``error`` an ``isa.Error``, kept until the next start or resume.
+    resting : Out(1)
+        Not ``busy``, out of a register: a cycle late where units end after an error.
     disarm : Out(1)
-        No program runs or is stopped: a packet that is still armed is not for the next one.
+        ``resting``, and no program is stopped: a packet that is still armed is not for the next one.
     o_lines, o_vector, o_update, o_scan, o_accept, o_load : Out(stream)
         Commands; ``ready`` means that the unit is idle (``o_accept``, ``o_load``: no packet is armed). ``valid`` depends on it:
         a unit that is busy is offered nothing. LOAD goes to both ``o_update`` and ``o_load``.
@@ -94,7 +96,7 @@ class Sequencer(wiring.Component):
             "entry": In(range(u.program_words)), "loop_count": In(32),
             "matrices": In(data.ArrayLayout(MatrixDescriptor(u), u.n_matrices)),
             "busy": Out(1), "done": Out(1), "stopped": Out(1), "error": Out(4), "error_pc": Out(16), "pc": Out(16),
-            "disarm": Out(1),
+            "resting": Out(1, init=1), "disarm": Out(1),
             "o_lines": Out(stream.Signature(LinesCommand(u))), "o_vector": Out(stream.Signature(VectorCommand(u))),
             "o_update": Out(stream.Signature(UpdateCommand(u))), "o_scan": Out(stream.Signature(ScanCommand(u))),
             "o_accept": Out(stream.Signature(AcceptCommand(u))), "o_load": Out(stream.Signature(LoadCommand(u))),
@@ -134,12 +136,13 @@ class Sequencer(wiring.Component):
         ]
         opcode, index = word[0:6], word[16:20]
         cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
-        clears = is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD)
         d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
         iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
         d_barrier = is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)
         own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
         is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
+        # of the instruction in c; calls: which of o_lines to o_accept it is for
+        calls, is_load, is_wait, clears, halts = Signal(5), Signal(), Signal(), Signal(), Signal()
         # what the instruction in c changes has happened when this one gets there
         cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (index == d_index))
         d_wrong = {
@@ -151,21 +154,27 @@ class Sequencer(wiring.Component):
         # c: checked; what dispatch needs is decoded
         wrong, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal()    # bad: one of them
         bad_address = Signal.like(check.bad_address)
-        matrix, needs, barrier = Signal(MatrixAxes(u)), Signal(4), Signal()    # needs: units that must be idle
+        matrix, barrier, after_barrier = Signal(MatrixAxes(u)), Signal(), Signal()
+        needs = Signal(4)                               # units that must be idle: own, waited for, all after a barrier
         with m.If(step):
             m.d.sync += [
                 valid.eq(d_valid), word.eq(Cat(d_word[:16], iterations, d_word[48:])), matrix.eq(check.axes),
                 bad_address.eq(check.bad_address),
                 *(wrong[error].eq(one) for error, one in d_wrong.items()), bad.eq(Cat(d_wrong.values()).any()),
-                barrier.eq(d_barrier), needs.eq(d_word[6:9] | own | d_barrier.replicate(4)),
+                barrier.eq(d_barrier),
+                # ``step`` with an instruction in c: that one leaves
+                needs.eq(d_word[6:9] | own | (d_barrier | Mux(valid, barrier, after_barrier)).replicate(4)),
                 is_loop.eq(d_is_loop), is_next.eq(is_opcode(d_opcode, Opcode.NEXT)),
+                calls.eq(Cat(own, is_opcode(d_opcode, *_ACCEPT))), is_load.eq(is_opcode(d_opcode, Opcode.LOAD)),
+                is_wait.eq(is_opcode(d_opcode, Opcode.WAIT)), clears.eq(is_opcode(d_opcode, Opcode.CLEAR, Opcode.LOAD)),
+                halts.eq(is_opcode(d_opcode, Opcode.HALT)),
             ]
         with m.If(flush):
             m.d.sync += [f_valid.eq(0), d_valid.eq(0), valid.eq(0)]
 
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
-        all_idle, after_barrier, stopping, host_wait = Signal(), Signal(), Signal(), Signal()
+        all_idle, stopping, host_wait = Signal(), Signal(), Signal()
         line, polarity, torn = Signal(13), self.polarity, self.torn
         is_torn, beyond = Signal(), Signal()
         if u.capacitor:
@@ -176,17 +185,16 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
-            go.eq(valid & sound & ~(stopping & all_idle) & ~((needs | after_barrier.replicate(4)) & ~idle).any()),
-            host_wait.eq((is_opcode(opcode, Opcode.WAIT) & self.accepting)
-                         | (is_opcode(opcode, *_ACCEPT) & ~self.o_accept.ready)),
+            go.eq(valid & sound & ~(stopping & all_idle) & ~(needs & ~idle).any()),
+            host_wait.eq((is_wait & self.accepting) | (calls[-1] & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]
         self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
-                       polarity.bit_select(index, 1), go)
+                       polarity.bit_select(index, 1), go, calls, is_load)
         following = self._loops(m, is_loop, is_next, after, loop_error, jump)
 
         # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
-        resuming, halts = Signal(), is_opcode(opcode, Opcode.HALT)
+        resuming = Signal()
         m.d.comb += [begin.eq((self.start | (self.resume & self.stopped)) & ~running),
                      flush.eq(begin | (fire & (jump | halts)) | held | (valid & ~sound))]
         first = Mux(self.start, self.entry, pc)
@@ -230,8 +238,10 @@ class Sequencer(wiring.Component):
             m.d.sync += [running.eq(0), self.error.eq(error), self.error_pc.eq(pc)]
         with m.Elif(held):
             m.d.sync += [running.eq(0), self.done.eq(1), self.stopped.eq(1)]
+        # a unit that is idle gets nothing to do without a program
+        m.d.sync += self.resting.eq(all_idle & Mux(running, (fire & halts) | held | (valid & ~sound), ~begin))
         m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(pc),
-                     self.disarm.eq(~self.busy & (~self.stopped | self.start))]
+                     self.disarm.eq(self.resting & (~self.stopped | self.start))]
 
         # time stands still while only the host is waited for
         waiting = Signal()
@@ -251,27 +261,25 @@ class Sequencer(wiring.Component):
             names = list(kept.shape().members)
             m.d.comb += [*(kept[name].eq(matrix[name]) for name in names),
                          fits[k].eq(Cat(matrix[name][len(kept[name]):] for name in names) == 0)]
-        index, checked, ok = Signal(range(u.n_matrices + 3)), Signal(), Signal(u.n_matrices)
+        index, checked, ok = Signal(range(u.n_matrices + 2)), Signal(), Signal(u.n_matrices)
         words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
-        m.d.comb += [checked.eq(index == u.n_matrices + 2), descriptor.matrix.eq(right[index]),
-                     descriptor.fits.eq(fits.bit_select(index, 1))]
+        m.d.comb += [descriptor.matrix.eq(right[index]), descriptor.fits.eq(fits.bit_select(index, 1))]
         with m.If(~self.running):
-            m.d.sync += index.eq(0)
+            m.d.sync += [index.eq(0), checked.eq(0)]
         with m.Elif(~checked):
-            m.d.sync += [index.eq(index + 1), ok.eq(Cat(ok[1:], descriptor.ok)),
+            m.d.sync += [index.eq(index + 1), checked.eq(index == u.n_matrices + 1), ok.eq(Cat(ok[1:], descriptor.ok)),
                          words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
         return checked, right, ok, words.as_value()
 
-    def _dispatch(self, m, matrix, words, line, inverted, go):
+    def _dispatch(self, m, matrix, words, line, inverted, go, calls, is_load):
         """Offer the decoded command to its unit."""
         m.submodules.decoder = decoder = Decoder(self.u)
         m.d.comb += [decoder.word.eq(self.word), decoder.matrix.eq(matrix), decoder.line.eq(line),
                      decoder.inverted.eq(inverted)]
-        opcode = self.word[:6]
-        for name, opcodes in (("lines", _LINES), ("vector", _VECTOR), ("update", _UPDATE), ("scan", _SCAN), ("accept", _ACCEPT)):
+        for name, call in zip(("lines", "vector", "update", "scan", "accept"), calls, strict=True):
             port = getattr(self, f"o_{name}")
-            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & is_opcode(opcode, *opcodes))]
-        m.d.comb += [self.o_load.valid.eq(self.fire & is_opcode(opcode, Opcode.LOAD)), self.o_load.payload.words.eq(words)]
+            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & call)]
+        m.d.comb += [self.o_load.valid.eq(self.fire & is_load), self.o_load.payload.words.eq(words)]
 
     def _loops(self, m, is_loop, is_next, after, loop_error, jump):
         """Stack of (first instruction of the body, NEXTs that jump, less one); returns where the program goes from here."""

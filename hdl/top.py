@@ -90,7 +90,7 @@ class Top(wiring.Component):
             sequencer.host_stall.eq(vector.host_stall | update.host_stall), sequencer.accepting.eq(host.accepting),
             self.trace_command_stb.eq(update.i.valid & update.i.ready), self.trace_command.eq(update.i.payload),
             self.trace_refresh.eq(refresh.busy), self.trace_starved.eq(sequencer.events.host_wait & host.accepting),
-            self.trace_done.eq(~sequencer.busy),
+            self.trace_done.eq(sequencer.resting),
             *(getattr(self, name).eq(getattr(update, name)) for name in update.signature.members if name.startswith("trace_")),
         ]
         return m
