@@ -129,21 +129,24 @@ class UpdateUnit(wiring.Component):
         head = front[-1]
         held, go, front_go = Signal(), Signal(), Signal()
         # of DUMP and LOAD: the head's word has passed; a LOAD begins anew. Registers: the host's stream is no path to the walker
-        passed, restart, streams = Signal(), Signal(), Signal()
+        passed, restart, streams, dump_stall = Signal(), Signal(), Signal(), Signal()
         dumping, loading, asked, place_last = Signal(), Signal(), Signal(2), Signal()
+        loaded, complete = Signal(), Signal()            # a LOAD's part enters; it is its word's last. Registers: likewise
         place = Signal(range(max(2, chi_parts)))
         m.d.comb += [
             held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == chi_parts - 1),
             streams.eq(head.valid & ~passed & ~restart), self.i_load.ready.eq(is_load & streams),
-            self.host_stall.eq((self.o_dump.valid & ~self.o_dump.ready) | (self.i_load.ready & ~self.i_load.valid)),
-            dumping.eq(is_dump & streams & ~self.host_stall & (asked == 2)),
+            dump_stall.eq(self.o_dump.valid & ~self.o_dump.ready),
+            self.host_stall.eq(dump_stall | (self.i_load.ready & ~self.i_load.valid)),
+            dumping.eq(is_dump & streams & ~dump_stall & (asked == 2)),
             loading.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count != 0)),
-            front_go.eq(go & (~head.valid | Mux(is_dump | is_load, passed & ~self.host_stall, operands.lanes_loaded))),
-            # a LOAD's word with its last part
-            chi.valid.eq(Mux(is_load, loading & place_last, go & head.valid
-                             & Mux(is_dump, ~passed & ~self.host_stall & (asked == 0), operands.lanes_loaded))),
+            front_go.eq(go & (~head.valid | Mux(is_dump | is_load, passed & ~dump_stall, operands.lanes_loaded))),
+            chi.valid.eq(Mux(is_load, complete, go & head.valid
+                             & Mux(is_dump, ~passed & ~dump_stall & (asked == 0), operands.lanes_loaded))),
         ]
-        m.d.sync += [passed.eq(Mux(passed, self.host_stall, (dumping | loading) & place_last)),
+        m.d.sync += [passed.eq(Mux(passed, dump_stall, (dumping | loading) & place_last)),
+                     loaded.eq(loading), complete.eq(loading & place_last),
+                     Assert(~complete | passed, "a word is complete and its parts still pass"),
                      restart.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count == 0))]
 
         # operands and walker
@@ -208,31 +211,29 @@ class UpdateUnit(wiring.Component):
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
         # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold, which may yet be due
-        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & ~chi.read_valid & (is_load | ~chi.sum_valid) & pulsed
+        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & (is_load | ~(chi.read_valid | chi.sum_valid)) & pulsed
                               & ~self.o_dump.valid)
         m.d.sync += was_pulsed.eq(pulsed)
         m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 
         # DUMP: the word is asked for, two cycles later its parts pass, one a cycle
-        with m.If(is_dump & streams & ~self.host_stall):
+        with m.If(is_dump & streams & ~dump_stall):
             m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
-        with m.If(dumping):
-            m.d.sync += [self.o_dump.valid.eq(1), self.o_dump.payload.last.eq(place_last & fed),
+        with m.If(~dump_stall):
+            m.d.sync += [self.o_dump.valid.eq(dumping), self.o_dump.payload.last.eq(place_last & fed),
                          self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi_parts - 1) * width, width))]
             for k in range(width):
                 m.d.sync += self.o_dump.payload.elements[k].eq(chi.word.word_select(k, u.chi_bits).as_signed())
-        with m.Elif(self.o_dump.ready):
-            m.d.sync += self.o_dump.valid.eq(0)
 
         # LOAD; ``left``: positions from the stream word's first to the end of the lane axis
-        left, group_left = Signal(signed(15)), Signal(signed(15))
+        left, group_left, entering = Signal(signed(15)), Signal(signed(15)), Signal.like(chi.shift_in)
         last_group = head.group + 1 == command.words_per_line
-        m.d.comb += chi.shift.eq(dumping | loading)
+        m.d.comb += [chi.shift.eq(dumping | loaded), chi.shift_in.eq(entering)]
         for k in range(width):
             element = self.i_load.payload.elements[k]
             clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
-            inside = (left > k) & ~(place_last & (k >= u.lanes - (chi_parts - 1) * width))
-            m.d.comb += chi.shift_in.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
+            inside = is_load & (left > k) & ~(place_last & (k >= u.lanes - (chi_parts - 1) * width))
+            m.d.sync += entering.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
         started = Signal()
         m.d.sync += started.eq(accept | restart)
         with m.If(started):

@@ -435,13 +435,13 @@ class StreamSpec(Elaboratable):
         stream_contract(m, dut.o_dump)
         chi = dut.accumulator
         with m.If(dut.i.ready):
-            # a LOAD's last word is being written when the command ends
-            m.d.comb += Assert(~(chi.valid | chi.read_valid | chi.sum_valid | (chi.write_valid & ~chi.load) | chi.pulse_valid))
+            # a LOAD's last word is on its way into the memory when the command ends
+            m.d.comb += Assert(~(chi.valid | chi.read_valid | ((chi.sum_valid | chi.write_valid) & ~chi.load) | chi.pulse_valid))
             m.d.comb += Assert(~(dut.o_pulse.valid | dut.o_dump.valid | chi.shift | dut.vector.en | dut.host_stall
                                  | dut.i_load.ready))
         # why no pulse command is ever lost: words in the accumulator have their places
         level, ready = dut.pulses.level, dut.pulses.r_rdy
-        m.d.comb += Assert(~(chi.load & chi.threshold))
+        m.d.comb += Assert(~(chi.load & (chi.threshold | chi.keep)))
         with m.If(chi.load):                            # not held by the FIFO's level: its words pulse nothing
             m.d.comb += Assert((level == 0) & ~chi.pulse_valid)
         with m.Else():
