@@ -148,7 +148,9 @@ class HostStream(wiring.Component):
             self.w_host.payload.mask.eq(mask), self.w_host.payload.data.eq(word),
             self.lut_write.en.eq(leave & to_lut & (at >> u.lut_bits == 0)), self.lut_write.lut.eq(lut),
             self.lut_write.index.eq(at), self.lut_write.data.eq(self._element(step, wide)),
-            self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.elements.eq(word),
+            # a beat always fills words that are not longer
+            self.o_load.valid.eq(offered & loading & ((word_end | wrong) if width > BEAT_ELEMENTS else 1)),
+            self.o_load.payload.elements.eq(word),
             self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width))), self.o_load.payload.last.eq(final),
         ]
         inside_count = Cat(~final | (n_last >= k) for k in range(min(width, BEAT_BYTES)))

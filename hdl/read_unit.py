@@ -147,12 +147,13 @@ class ReadUnit(wiring.Component):
         with m.Elif(summed):
             m.d.sync += total.eq(total + word_sum)
 
-        taken = Signal()
+        taken, reading = Signal(), Signal()             # reading: the state is READOUT
         m.d.comb += [
             self.active.eq(self.i.valid | ~idle | loaded | summed), self.i.ready.eq(idle),
             self.vector.addr.eq(Mux(idle, command.address, address)),
             lines.steps.eq(Mux(idle, command.steps, steps)),
             self.w.en.eq(taken & store), self.w.addr.eq(address), self.w.mask.eq(valid),
+            self.codes.ready.eq(reading), taken.eq(reading & self.codes.valid),
             self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.code_index.eq(index),
             self.out_count.eq(outputs), self.events.phase_drive.eq(phase_drive),
             *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
@@ -233,19 +234,21 @@ class ReadUnit(wiring.Component):
                     m.d.comb += self.events.conversions_transpose.eq(outputs)
                 with m.Else():
                     m.d.comb += self.events.conversions_forward.eq(outputs)
+                m.d.sync += reading.eq(1)
                 m.next = "READOUT"
             with m.State("READOUT"):
                 m.d.comb += [
-                    self.codes.ready.eq(1), taken.eq(self.codes.valid), self.events.phase_convert.eq(~taken & ~first_seen),
+                    self.events.phase_convert.eq(~taken & ~first_seen),
                     self.events.phase_readout.eq(taken | first_seen),
                 ]
                 with m.If(taken):
                     m.d.sync += [first_seen.eq(1), left.eq(left - width), address.eq(address + 1),
                                  index.eq(index + width)]
                     with m.If(final):
-                        m.d.sync += self.idle.eq(1)
+                        m.d.sync += [idle.eq(1), reading.eq(0)]
                         m.next = "IDLE"
-        m.d.sync += Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ")
+        m.d.sync += [Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ"),
+                     Assert(reading == ctl.ongoing("READOUT"), "reading and the state differ")]
         return m
 
     def _shift(self, m, command, shift):

@@ -178,8 +178,9 @@ class Sequencer(wiring.Component):
         all_idle, stopping, host_wait = Signal(), Signal(), Signal()
         polarity, torn, is_torn = self.polarity, self.torn, Signal()
         if u.capacitor:
-            fires = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ)
-                                                      & ~operand(word, Opcode.READ, "polarity")[1])
+            fires, d_own = Signal(), ~operand(d_word, Opcode.READ, "polarity")[1]       # fires: by the polarity of its matrix
+            with m.If(step):
+                m.d.sync += fires.eq(is_opcode(d_opcode, Opcode.FIRE) | (is_opcode(d_opcode, Opcode.READ) & d_own))
             m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)), next_line.eq(line)]
             with m.If(valid & is_opcode(opcode, Opcode.LINE)):
                 m.d.comb += next_line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))

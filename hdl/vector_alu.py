@@ -34,7 +34,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.arith import fits, shift_down
+from hdl.arith import fits_rounded, shift_down
 from hdl.ports import LutWriteSignature
 from model.isa import VectorOp
 from model.params import UnitParams
@@ -204,11 +204,15 @@ class VectorAlu(wiring.Component):
         for lane in range(width):
             rounded, inside = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(name=f"inside_{lane}")
             entry, below = table.read_port(), negative[lane]
-            scaled = fits(rounded, u.line_bits + 1) & (~rounded[-1] | rounded[:u.line_bits].any())      # -line_max to line_max
+            value, half = shifted[lane], halves[lane]
+            low, head = value[:u.line_bits], value[u.line_bits:]
+            # -line_max to line_max
+            scaled = Mux(value[-1], head.all() & (low.any() | half), ~head.any() & ~(low.all() & half))
             limit = Mux(is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
-            index = Mux(fits(rounded, u.lut_bits) & ~beyond[lane], rounded, Cat((~below).replicate(u.lut_bits - 1), below))
+            index = Mux(fits_rounded(value, half, u.lut_bits) & ~beyond[lane], rounded,
+                        Cat((~below).replicate(u.lut_bits - 1), below))
             m.d.comb += [
-                rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits) & ~beyond[lane]),
+                rounded.eq(value + half), exact[lane].eq(fits_rounded(value, half, bits) & ~beyond[lane]),
                 inside.eq(Mux(is_scale, scaled & ~beyond[lane], exact[lane])),
                 entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(index[:u.lut_bits], setup.lut)),
                 self.o.data[lane].eq(Mux(is_lut, entry.data, Mux(inside, rounded, limit))),
