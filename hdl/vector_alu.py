@@ -23,6 +23,7 @@ Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the
 R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step no
 register changes, tables apart.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
+An entry must not be written in the cycle that reads it: a program waits for the packet.
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
@@ -192,7 +193,8 @@ class VectorAlu(wiring.Component):
                 m.d.sync += negative[lane].eq(f[-1])
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
-        table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[])
+        table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[],
+                              attrs={"no_rw_check": 1})
         m.submodules.table = table
         lut_write = table.write_port()
         m.d.comb += [

@@ -25,7 +25,8 @@ def test_rtl_is_the_twin():
     value, shift, whole = Signal(signed(BITS)), Signal(4), Signal(1 << BITS - 3)
     rounded, beyond, half_in, fits, highest = Signal(signed(TO + 1)), Signal(), Signal(), Signal(2), Signal(BITS - 3)
     low, half, misfit = rtl.shift_down(m, value, shift, TO)
-    m.d.comb += [rounded.eq(low.as_signed() + half), beyond.eq(misfit), fits.eq(Cat(rtl.fits_rounded(value, half_in, bits) for bits in (TO, BITS - 1))),
+    m.d.comb += [rounded.eq(low.as_signed() + half), beyond.eq(misfit),
+                 fits.eq(Cat(rtl.fits_rounded(value, half_in, bits) for bits in (TO, BITS - 1))),
                  highest.eq(rtl.highest(m, whole))]
 
     async def bench(ctx):
