@@ -5,24 +5,24 @@ Functions of expressions to expressions, without state. Bits are dropped only th
 ``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up; it is ``v >> s`` and the bit behind the point, which is
 added where a carry costs least. Clipped are results that do not fit.
 
-An expression is emitted once for every use: give ``fits`` a Signal.
+An expression is emitted once for every use: give ``fits_rounded`` Signals.
 
 Source: design choice (``model/isa.py``).
 """
 from functools import reduce
 from operator import or_
 
-from amaranth import Cat, Mux, Signal, Value
+from amaranth import Array, Cat, Const, Mux, Signal
 
-__all__ = ["fits", "highest", "shift_down"]
+__all__ = ["fits_rounded", "highest", "shift_down"]
 
 
-def fits(value, bits):
-    """1 when signed ``value`` is within -2^(bits-1) .. 2^(bits-1)-1."""
-    value = Value.cast(value)
-    assert value.shape().signed, "fits takes signed expressions"
-    head = value[bits - 1:]
-    return head.all() | ~head.any()
+def fits_rounded(value, half, bits):
+    """1 when signed ``value`` + ``half``, a bit, is within -2^(bits-1) .. 2^(bits-1)-1: beside the addition, not after it."""
+    low, head = value[:bits - 1], value[bits - 1:]
+    assert len(head) > 1
+    carry = low.all() & half
+    return (~head.any() & ~carry) | head.all() | (head[1:].all() & ~head[0] & carry)
 
 
 def shift_down(m, value, shift, bits):
@@ -46,10 +46,15 @@ def shift_down(m, value, shift, bits):
 
 def highest(m, value):
     """Place of the highest 1 of ``value`` (a Signal of a power of two bits), 0 where it is 0. Signals of ``m`` named after it."""
-    name, places = value.name, []
-    while len(value) > 1:
-        half = len(value) // 2
-        above, rest = Signal(name=f"{name}_above_{half}"), Signal(half, name=f"{name}_of_{half}")
-        m.d.comb += [above.eq(value[half:].any()), rest.eq(Mux(above, value[half:], value[:half]))]
-        value, places = rest, [above, *places]
-    return Cat(*places)
+    if len(value) == 1:
+        return Const(0, 0)
+    if len(value) == 2:
+        return value[1]
+    fours = [value[k:k + 4] for k in range(0, len(value), 4)]
+    places = [Cat(four[3] | (four[1] & ~four[2]), four[2:].any()) for four in fours]
+    if len(fours) == 1:
+        return places[0]
+    there = Signal(len(fours), name=f"{value.name}_by_{len(fours)}")
+    m.d.comb += there.eq(Cat(four.any() for four in fours))
+    high = highest(m, there)
+    return Cat(Array(places)[high], high)

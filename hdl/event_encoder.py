@@ -35,7 +35,8 @@ o : Out(stream 8)
 others : In
     Of ``hdl.top``: the tile port, ``stored``, the output stream, the trace.
 
-Timing: a byte a cycle, one cycle later; a word of codes takes two more, zeros of them a cycle each, every 8 lanes of a pulse two.
+Timing: a byte a cycle, of the fixed part two cycles; a word of codes takes two more, zeros of them a cycle each, every 8 lanes of
+a pulse two.
 Source: design choice.
 """
 from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
@@ -92,13 +93,12 @@ class EventEncoder(wiring.Component):
             m.d.sync += [self.o.valid.eq(send), self.o.payload.eq(byte)]
 
         kind, place = Signal(range(max(Record) + 1)), Signal(4)
-        headers = self._headers(m)
-        header = Signal(8 * max(len(fields) // 8 for fields in headers.values()))
-        last = Signal(4)                                # byte of the header
-        with m.Switch(kind):
-            for record, fields in headers.items():
-                with m.Case(record):
-                    m.d.comb += [header.eq(fields), last.eq(len(fields) // 8 - 1)]
+        header, last, at_last = Signal(8), Signal(4), Signal()      # byte of the header; where it ends
+        for record, fields in self._headers(m).items():
+            near = Signal(8, name=f"near_{record.name.lower()}")    # its fields come from afar
+            m.d.sync += near.eq(fields.word_select(place, 8))
+            with m.If(kind == record):
+                m.d.comb += [header.eq(near), last.eq(len(fields) // 8 - 1)]
 
         finish = Signal()                               # the record ends in this cycle
         side = Signal()                                 # FIRE: the columns' codes
@@ -113,11 +113,15 @@ class EventEncoder(wiring.Component):
                         m.d.sync += kind.eq(record)
                 with m.If(waiting.any()):
                     m.next = "HEADER"
-            with m.State("HEADER"):
-                m.d.comb += [send.eq(1), byte.eq(header.word_select(place, 8))]
+            with m.State("HEADER"):                     # ``near`` follows ``place``
+                m.d.sync += at_last.eq(place == last)
+                m.next = "HEADER_BYTE"
+            with m.State("HEADER_BYTE"):
+                m.d.comb += [send.eq(1), byte.eq(header)]
                 with m.If(moves):
                     m.d.sync += place.eq(place + 1)
-                with m.If(moves & (place == last)):
+                    m.next = "HEADER"
+                with m.If(moves & at_last):
                     with m.Switch(kind):
                         with m.Case(Record.PULSE):
                             m.next = "LANES"

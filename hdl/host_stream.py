@@ -88,13 +88,18 @@ class HostStream(wiring.Component):
         # moving with the packet: steps, or chi words, that follow the present one, and whether there are none; the word, or
         # entry, written next; LOAD: place in the chi word
         rest, none, at, place, place_last = Signal(16), Signal(), Signal(16), Signal(range(load_words)), Signal()
+        next_none, next_place_last, next_slot_last = Signal(), Signal(), Signal()
 
         # a beat passes in steps: entries of a table, words, or, where words are longer than a beat, as a whole
-        step, steps = Signal(range(BEAT_BYTES)), Signal(range(BEAT_BYTES))      # steps: of a beat, less one
+        step, next_step = Signal(range(BEAT_BYTES)), Signal(range(BEAT_BYTES))
+        steps = Signal(range(BEAT_BYTES))               # of a beat, less one
+        # of the step: the beat's last, the packet's last; it ends a word, a chi word. Decided with the step before
         step_last, final, word_end, chi_end = Signal(), Signal(), Signal(), Signal()
+        next_final, next_chi_end = Signal(), Signal()
         word, mask = Signal(u.element_bits * width), Signal(width)
         bytes_step, wide_step = min(width, BEAT_BYTES), min(width, BEAT_ELEMENTS)
-        m.d.comb += [final.eq(none & (chi_end | ~loading)), step_last.eq(final | chi_end | (step == steps))]
+        m.d.comb += [next_chi_end.eq(loading & next_place_last & next_slot_last),
+                     next_final.eq(next_none & (next_chi_end | ~loading))]
 
         # take beats
         good, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -116,20 +121,25 @@ class HostStream(wiring.Component):
         with m.If(fresh):
             # a step is a power of two of elements, so ``size`` falls into steps and the last one's elements
             moves = Mux(loading | to_lut, size, Mux(wide, size >> exact_log2(wide_step), size >> exact_log2(bytes_step)))
+            m.d.comb += [next_none.eq(moves == 0), next_place_last.eq(load_words == 1)]
             m.d.sync += [
-                fresh.eq(0), rest.eq(moves), none.eq(moves == 0), n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
+                fresh.eq(0), rest.eq(moves), n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
                 needed.eq(Cat(tail >= k for k in range(BEAT_BYTES))), at.eq(Mux(to_lut, 0, dst)), place.eq(0),
-                place_last.eq(load_words == 1), step.eq(0),
-                steps.eq(Mux(to_lut, Mux(wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
-                    wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1))),
             ]
-        with m.Elif(move):
-            m.d.sync += [at.eq(at + (to_lut | word_end)), step.eq(Mux(step_last, 0, step + 1))]
-            with m.If(chi_end | ~loading):
-                m.d.sync += [rest.eq(rest - 1), none.eq(rest == 1)]
-            with m.If(word_end):
-                m.d.sync += [place.eq(Mux(place_last, 0, place + 1)),
-                             place_last.eq(Mux(place_last, load_words == 1, place == load_words - 2))]
+        with m.Else():
+            m.d.comb += [
+                next_none.eq(Mux(chi_end | ~loading, rest == 1, none)), next_step.eq(Mux(step_last, 0, step + 1)),
+                next_place_last.eq(Mux(word_end, Mux(place_last, load_words == 1, place == load_words - 2), place_last)),
+            ]
+            with m.If(move):
+                m.d.sync += at.eq(at + (to_lut | word_end))
+                with m.If(chi_end | ~loading):
+                    m.d.sync += rest.eq(rest - 1)
+                with m.If(word_end):
+                    m.d.sync += place.eq(Mux(place_last, 0, place + 1))
+        with m.If(fresh | move):
+            m.d.sync += [none.eq(next_none), place_last.eq(next_place_last), step.eq(next_step), final.eq(next_final),
+                         chi_end.eq(next_chi_end), step_last.eq(next_final | next_chi_end | (next_step == steps))]
 
         # words and entries leave, but not with the end of a wrong beat: then o_load hears that the packet begins anew
         wrong, leave = step_last & ~good, offered & (good | ~step_last)
@@ -138,20 +148,23 @@ class HostStream(wiring.Component):
             self.w_host.payload.mask.eq(mask), self.w_host.payload.data.eq(word),
             self.lut_write.en.eq(leave & to_lut & (at >> u.lut_bits == 0)), self.lut_write.lut.eq(lut),
             self.lut_write.index.eq(at), self.lut_write.data.eq(self._element(step, wide)),
-            self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.elements.eq(word),
+            # a beat always fills words that are not longer
+            self.o_load.valid.eq(offered & loading & ((word_end | wrong) if width > BEAT_ELEMENTS else 1)),
+            self.o_load.payload.elements.eq(word),
             self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width))), self.o_load.payload.last.eq(final),
         ]
         inside_count = Cat(~final | (n_last >= k) for k in range(min(width, BEAT_BYTES)))
         if width <= BEAT_ELEMENTS:
             places = (Cat(Const(k, exact_log2(width)), step)[:3] for k in range(width))
             m.d.comb += [word.eq(Cat(self._element(element, wide) for element in places)), mask.eq(inside_count),
-                         word_end.eq(~to_lut), chi_end.eq(loading & place_last)]
+                         word_end.eq(~to_lut), next_slot_last.eq(1)]
         else:
-            slot, kept, kept_mask = Signal(range(width // BEAT_ELEMENTS)), Signal.like(word), Signal.like(mask)
-            load_slots = Mux(place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1)
-            slot_last = slot == Mux(loading, load_slots, Mux(wide, width // BEAT_ELEMENTS, width // BEAT_BYTES) - 1)
-            m.d.comb += [word_end.eq((slot_last | final) & ~to_lut), chi_end.eq(loading & place_last & slot_last),
-                         word.eq(kept), mask.eq(kept_mask)]
+            slot, next_slot, slot_last = Signal(range(width // BEAT_ELEMENTS)), Signal(range(width // BEAT_ELEMENTS)), Signal()
+            kept, kept_mask = Signal.like(word), Signal.like(mask)
+            load_slots = Mux(next_place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1)
+            slots = Mux(loading, load_slots, Mux(wide, width // BEAT_ELEMENTS, width // BEAT_BYTES) - 1)
+            m.d.comb += [next_slot.eq(Mux(fresh | word_end, 0, slot + 1)), next_slot_last.eq(next_slot == slots),
+                         word_end.eq((slot_last | final) & ~to_lut), word.eq(kept), mask.eq(kept_mask)]
             with m.If(wide):
                 m.d.comb += [word.word_select(slot, 8 * BEAT_BYTES).eq(self.s_axis_tdata),
                              mask.word_select(slot, BEAT_ELEMENTS).eq(inside_count[:BEAT_ELEMENTS])]
@@ -160,10 +173,10 @@ class HostStream(wiring.Component):
                 beat = Cat(self._element(Const(k, 3), 0) for k in range(BEAT_BYTES))
                 m.d.comb += [word.word_select(half, u.element_bits * BEAT_BYTES).eq(beat),
                              mask.word_select(half, BEAT_BYTES).eq(inside_count)]
-            with m.If(fresh):
-                m.d.sync += [slot.eq(0), kept_mask.eq(0)]
-            with m.Elif(move):
-                m.d.sync += [slot.eq(Mux(word_end, 0, slot + 1)), kept.eq(word), kept_mask.eq(Mux(word_end, 0, mask))]
+            with m.If(fresh | move):
+                m.d.sync += [slot.eq(next_slot), slot_last.eq(next_slot_last), kept_mask.eq(Mux(fresh | word_end, 0, mask))]
+            with m.If(move):
+                m.d.sync += kept.eq(word)
 
         # refuse: forget what came, wait for tlast, expect the packet from its start
         refuse = take & ~skipping & ~good
@@ -179,10 +192,13 @@ class HostStream(wiring.Component):
         ]
         with m.If(self.i_accept.valid & ~armed):
             m.d.sync += [armed.eq(new.count != 0), fresh.eq(1), loading.eq(0), dst.eq(new.dst), lut.eq(new.lut),
-                         wide.eq(new.wide), to_lut.eq(new.to_lut), size.eq(new.count - 1)]
+                         wide.eq(new.wide), to_lut.eq(new.to_lut), size.eq(new.count - 1),
+                         steps.eq(Mux(new.to_lut, Mux(new.wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
+                             new.wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1)))]
         with m.Elif(self.i_load.valid & ~armed):
             words = self.i_load.payload.words
-            m.d.sync += [armed.eq(words != 0), fresh.eq(1), loading.eq(1), wide.eq(1), to_lut.eq(0), size.eq(words - 1)]
+            m.d.sync += [armed.eq(words != 0), fresh.eq(1), loading.eq(1), wide.eq(1), to_lut.eq(0), size.eq(words - 1),
+                         steps.eq(BEAT_ELEMENTS // wide_step - 1)]
         with m.If(self.disarm):
             m.d.sync += [armed.eq(0), fresh.eq(0), skipping.eq(inside)]
         return self.disarm | self.i_accept.valid | self.i_load.valid | fresh | (armed & self.s_axis_tvalid)

@@ -98,8 +98,9 @@ class Link(wiring.Component):
 
         place, flip, lost = Signal(range(BODY)), Signal(), Signal()
         part = Signal(2)                                # of the reply: header, body, CRC, flag
-        sent = Signal(link.reply_log2 + 1)              # bytes of the body
+        sent, sends_last = Signal(link.reply_log2 + 1), Signal()        # bytes of the body; the next one is the last
         m.d.comb += fetch.addr.eq(sent)
+        m.d.sync += sends_last.eq(sent + 1 == length)   # ``sent`` stands still for the cycles of a byte
         m.d.sync += self.start.eq(0)
         with m.FSM(name="link"):
             with m.State("LISTEN"):
@@ -158,7 +159,7 @@ class Link(wiring.Component):
                 with m.Elif(part == 1):
                     m.d.comb += taken.eq(fetch.data)
                     m.d.sync += [sent.eq(sent + 1), place.eq(0)]
-                    with m.If(sent + 1 == length):
+                    with m.If(sends_last):
                         m.d.sync += part.eq(2)
                 with m.Else():
                     m.d.comb += taken.eq(~crc[:8])

@@ -76,6 +76,8 @@ class ReadUnit(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
+        # of a DRIVE with capacitors: its shift before bounds, what may divide the steps, bits of dither below the shift
+        self.total_shift, self.most_fine, self.dither_mask = Signal(signed(9)), Signal(3), Signal(DITHER_BITS)
         self.idle = Signal(init=1)                      # the state is IDLE: the sequencer waits for it
         self.total = Signal(range(u.n_lines * u.line_max + 1))         # sum of the magnitudes loaded
         # of a FIRE or TRIM under way
@@ -147,12 +149,13 @@ class ReadUnit(wiring.Component):
         with m.Elif(summed):
             m.d.sync += total.eq(total + word_sum)
 
-        taken = Signal()
+        taken, reading = Signal(), Signal()             # reading: the state is READOUT
         m.d.comb += [
             self.active.eq(self.i.valid | ~idle | loaded | summed), self.i.ready.eq(idle),
             self.vector.addr.eq(Mux(idle, command.address, address)),
             lines.steps.eq(Mux(idle, command.steps, steps)),
             self.w.en.eq(taken & store), self.w.addr.eq(address), self.w.mask.eq(valid),
+            self.codes.ready.eq(reading), taken.eq(reading & self.codes.valid),
             self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.code_index.eq(index),
             self.out_count.eq(outputs), self.events.phase_drive.eq(phase_drive),
             *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
@@ -160,7 +163,7 @@ class ReadUnit(wiring.Component):
 
         if u.capacitor:
             dithers = Signal()
-            mask = Cat(shift > bit for bit in range(DITHER_BITS))
+            mask = self.dither_mask
             m.d.comb += added.eq(Mux(dithers, self.dither & mask, 0))
             with m.If(~idle):
                 m.d.comb += lines.columns.eq(to_trains)
@@ -179,7 +182,7 @@ class ReadUnit(wiring.Component):
                             if u.capacitor:
                                 m.d.comb += lines.columns.eq(command.trains)
                                 m.d.sync += [to_trains.eq(command.trains), dithers.eq(command.dither)]
-                                self._shift(m, command, shift)
+                                self._total(m, command)
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
@@ -199,6 +202,8 @@ class ReadUnit(wiring.Component):
                             with m.If(~self.program_busy):
                                 m.next = "WINDOW"
             with m.State("LOAD"):                       # a word of the vector is on vector.data
+                if u.capacitor:
+                    self._shift(m, shift, to_trains)
                 m.d.comb += [phase_drive.eq(1), self.vector.en.eq(~final)]
                 m.d.sync += [loading.eq(1), lines.addr.eq(line_word), line_word.eq(line_word + 1), address.eq(address + 1),
                              left.eq(left - width)]
@@ -233,31 +238,38 @@ class ReadUnit(wiring.Component):
                     m.d.comb += self.events.conversions_transpose.eq(outputs)
                 with m.Else():
                     m.d.comb += self.events.conversions_forward.eq(outputs)
+                m.d.sync += reading.eq(1)
                 m.next = "READOUT"
             with m.State("READOUT"):
                 m.d.comb += [
-                    self.codes.ready.eq(1), taken.eq(self.codes.valid), self.events.phase_convert.eq(~taken & ~first_seen),
+                    self.events.phase_convert.eq(~taken & ~first_seen),
                     self.events.phase_readout.eq(taken | first_seen),
                 ]
                 with m.If(taken):
                     m.d.sync += [first_seen.eq(1), left.eq(left - width), address.eq(address + 1),
                                  index.eq(index + width)]
                     with m.If(final):
-                        m.d.sync += self.idle.eq(1)
+                        m.d.sync += [idle.eq(1), reading.eq(0)]
                         m.next = "IDLE"
-        m.d.sync += Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ")
+        m.d.sync += [Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ"),
+                     Assert(reading == ctl.ongoing("READOUT"), "reading and the state differ")]
         return m
 
-    def _shift(self, m, command, shift):
-        """Shift of a DRIVE, less the exponent where it asks for that; of the train drivers, less what divides the steps."""
-        total, over, fine, left = Signal(signed(9)), Signal(signed(10)), Signal(3), Signal(signed(10))
+    def _total(self, m, command):
+        """Shift of a DRIVE, less the exponent where it asks for that."""
+        m.d.sync += [self.total_shift.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0)),
+                     self.most_fine.eq(command.fine)]
+
+    def _shift(self, m, shift, to_trains):
+        """Its shift within bounds, of the train drivers less what divides the steps: a cycle before its first element."""
+        total, over, fine, left = self.total_shift, Signal(signed(10)), Signal(3), Signal(signed(10))
         m.d.comb += [
-            total.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0)),
-            over.eq(total - self.u.line_bits), fine.eq(Mux(over < 0, 0, Mux(over > command.fine, command.fine, over[:3]))),
-            left.eq(total - Mux(command.trains, fine, 0)),
+            over.eq(total - self.u.line_bits), fine.eq(Mux(over < 0, 0, Mux(over > self.most_fine, self.most_fine, over[:3]))),
+            left.eq(total - Mux(to_trains, fine, 0)),
         ]
-        m.d.sync += shift.eq(Mux(left < 0, 0, Mux(left > 31, 31, left[:5])))
-        with m.If(command.trains):
+        m.d.sync += [shift.eq(Mux(left < 0, 0, Mux(left > 31, 31, left[:5]))),
+                     self.dither_mask.eq(Cat(left > bit for bit in range(DITHER_BITS)))]
+        with m.If(to_trains):
             m.d.sync += self.step_shift.eq(fine)
 
     def _start_window(self, m, command):

@@ -142,13 +142,15 @@ class Registers(wiring.Component):
         assert counters % (1 << bits) == 0
         new, index = self.s_axil_araddr[2:], address[:bits]                     # index: half of a counter
         m.d.comb += self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid)
+        m.d.sync += self.read_en.eq(0)
+        of_counter = (new[bits:] == counters >> bits) & (new[:bits] < 2 * N_EVENTS)
         with m.If(self.s_axil_arvalid & self.s_axil_arready):
-            m.d.sync += [have_address.eq(1), address.eq(new), fetched.eq(0),
-                         is_counter.eq((new[bits:] == counters >> bits) & (new[:bits] < 2 * N_EVENTS))]
+            m.d.sync += [have_address.eq(1), address.eq(new), fetched.eq(0), is_counter.eq(of_counter),
+                         self.read_en.eq(of_counter & ~new[0])]
         with m.If(self.s_axil_rvalid & self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 
-        m.d.comb += [self.read_en.eq(have_address & ~fetched & is_counter & ~index[0]), self.read_index.eq(index[1:])]
+        m.d.comb += self.read_index.eq(index[1:])
         values = {
             ("STATUS", "busy"): self.busy, ("STATUS", "done"): self.done, ("STATUS", "accepting"): self.accepting,
             ("STATUS", "stopped"): self.stopped, ("STATUS", "error"): self.error,

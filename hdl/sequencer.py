@@ -25,7 +25,7 @@ of them unit time. Source: design choice.
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.
 """
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Assert, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -152,6 +152,7 @@ class Sequencer(wiring.Component):
         }
 
         # c: checked; what dispatch needs is decoded
+        line, next_line, beyond = Signal(13), Signal(13), Signal()      # next_line: with the instruction in c done
         wrong, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal()    # bad: one of them
         bad_address = Signal.like(check.bad_address)
         matrix, barrier, after_barrier = Signal(MatrixAxes(u)), Signal(), Signal()
@@ -175,13 +176,16 @@ class Sequencer(wiring.Component):
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
         all_idle, stopping, host_wait = Signal(), Signal(), Signal()
-        line, polarity, torn = Signal(13), self.polarity, self.torn
-        is_torn, beyond = Signal(), Signal()
+        polarity, torn, is_torn = self.polarity, self.torn, Signal()
         if u.capacitor:
-            fires = is_opcode(opcode, Opcode.FIRE) | (is_opcode(opcode, Opcode.READ)
-                                                      & ~operand(word, Opcode.READ, "polarity")[1])
-            m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)),
-                         beyond.eq(is_opcode(opcode, Opcode.POINT, Opcode.TRIM) & (line >= matrix.count))]
+            fires, d_own = Signal(), ~operand(d_word, Opcode.READ, "polarity")[1]       # fires: by the polarity of its matrix
+            with m.If(step):
+                m.d.sync += fires.eq(is_opcode(d_opcode, Opcode.FIRE) | (is_opcode(d_opcode, Opcode.READ) & d_own))
+            m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)), next_line.eq(line)]
+            with m.If(valid & is_opcode(opcode, Opcode.LINE)):
+                m.d.comb += next_line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))
+            with m.If(step):
+                m.d.sync += beyond.eq(is_opcode(d_opcode, Opcode.POINT, Opcode.TRIM) & (next_line >= check.axes.count))
         m.d.comb += [
             all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
@@ -218,8 +222,7 @@ class Sequencer(wiring.Component):
             with m.If(clears):
                 m.d.sync += cleared.bit_select(index, 1).eq(1)
             if u.capacitor:
-                with m.If(is_opcode(opcode, Opcode.LINE)):
-                    m.d.sync += line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))
+                m.d.sync += line.eq(next_line)
                 with m.If(is_opcode(opcode, Opcode.FLIP)):
                     m.d.sync += [polarity.bit_select(index, 1).eq(operand(word, Opcode.FLIP, "inverted")),
                                  torn.bit_select(index, 1).eq(1)]
@@ -242,6 +245,11 @@ class Sequencer(wiring.Component):
         m.d.sync += self.resting.eq(all_idle & Mux(running, (fire & halts) | held | (valid & ~sound), ~begin))
         m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(pc),
                      self.disarm.eq(self.resting & (~self.stopped | self.start))]
+
+        decoded = Cat(*(is_opcode(opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT)),
+                      *(is_opcode(opcode, *opcodes) for opcodes in (
+                          (Opcode.LOAD,), (Opcode.WAIT,), (Opcode.CLEAR, Opcode.LOAD), (Opcode.HALT,))))
+        m.d.sync += Assert(~valid | (Cat(calls, is_load, is_wait, clears, halts) == decoded), "not the decoded instruction")
 
         # time stands still while only the host is waited for
         waiting = Signal()

@@ -23,6 +23,7 @@ Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the
 R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step no
 register changes, tables apart.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
+An entry must not be written in the cycle that reads it: a program waits for the packet.
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
@@ -34,7 +35,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.arith import fits, shift_down
+from hdl.arith import fits_rounded, shift_down
 from hdl.ports import LutWriteSignature
 from model.isa import VectorOp
 from model.params import UnitParams
@@ -192,7 +193,8 @@ class VectorAlu(wiring.Component):
                 m.d.sync += negative[lane].eq(f[-1])
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
-        table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[])
+        table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[],
+                              attrs={"no_rw_check": 1})
         m.submodules.table = table
         lut_write = table.write_port()
         m.d.comb += [
@@ -204,11 +206,15 @@ class VectorAlu(wiring.Component):
         for lane in range(width):
             rounded, inside = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(name=f"inside_{lane}")
             entry, below = table.read_port(), negative[lane]
-            scaled = fits(rounded, u.line_bits + 1) & (~rounded[-1] | rounded[:u.line_bits].any())      # -line_max to line_max
+            value, half = shifted[lane], halves[lane]
+            low, head = value[:u.line_bits], value[u.line_bits:]
+            # -line_max to line_max
+            scaled = Mux(value[-1], head.all() & (low.any() | half), ~head.any() & ~(low.all() & half))
             limit = Mux(is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
-            index = Mux(fits(rounded, u.lut_bits) & ~beyond[lane], rounded, Cat((~below).replicate(u.lut_bits - 1), below))
+            index = Mux(fits_rounded(value, half, u.lut_bits) & ~beyond[lane], rounded,
+                        Cat((~below).replicate(u.lut_bits - 1), below))
             m.d.comb += [
-                rounded.eq(shifted[lane] + halves[lane]), exact[lane].eq(fits(rounded, bits) & ~beyond[lane]),
+                rounded.eq(value + half), exact[lane].eq(fits_rounded(value, half, bits) & ~beyond[lane]),
                 inside.eq(Mux(is_scale, scaled & ~beyond[lane], exact[lane])),
                 entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(index[:u.lut_bits], setup.lut)),
                 self.o.data[lane].eq(Mux(is_lut, entry.data, Mux(inside, rounded, limit))),

@@ -26,7 +26,7 @@ Twin: ``model/digital/vector_unit.py``. Source: design choice.
 from functools import reduce
 from operator import or_
 
-from amaranth import Assert, Module, Mux, Signal, signed
+from amaranth import Array, Assert, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -89,31 +89,31 @@ class VectorUnit(wiring.Component):
         issue, gather, emit, row_end, last, measure = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             row_end.eq(~gather | (left0 == 1)), last.eq(row_end & (left1 == 1)),
-            issue.eq(Mux(start, ~new_is[VectorOp.SET_EXPONENT], busy & ~last & ~self.host_stall)),
+            issue.eq(Mux(busy, ~last & ~self.host_stall, self.i.valid & ~new_is[VectorOp.SET_EXPONENT])),
+            # ``start`` comes late: what only counts with ``issue`` is chosen by ``busy``
+            next_element.eq(Mux(busy, Mux(row_end, row, element) + Mux(row_end, stride1, stride0),
+                                Mux(new_is[VectorOp.GATHER], new.element, new.a << lane_bits))),
         ]
         with m.If(start):
-            m.d.comb += next_element.eq(Mux(new_is[VectorOp.GATHER], new.element, new.a << lane_bits))
             m.d.sync += [gather.eq(new_is[VectorOp.GATHER]), emit.eq(new_is[VectorOp.EMIT]), row.eq(next_element), pos.eq(0),
                          left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
             with m.If(new_is[VectorOp.GATHER]):
                 m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1)]
             with m.Else():
                 m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width)]
-        with m.Else():
-            m.d.comb += next_element.eq(Mux(row_end, row, element) + Mux(row_end, stride1, stride0))
-            with m.If(issue):
-                m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
-                with m.If(row_end):
-                    m.d.sync += [left1.eq(left1 - 1), row.eq(next_element)]
+        with m.Elif(issue):
+            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
+            with m.If(row_end):
+                m.d.sync += [left1.eq(left1 - 1), row.eq(next_element)]
         with m.If(issue):
             m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
 
         # Fetch, then one cycle later the step of the lanes.
         fetched = Signal()
-        reads_b = Mux(start, has_b & (new.b_kind != BKind.IMMEDIATE), setup.b_vector)
+        reads_b = Mux(busy, setup.b_vector, has_b & (new.b_kind != BKind.IMMEDIATE))
         m.d.comb += [
             self.a.en.eq(issue), self.a.addr.eq(next_element >> lane_bits),
-            self.b.en.eq(issue & reads_b), self.b.addr.eq(Mux(start, new.b, b + 1)),
+            self.b.en.eq(issue & reads_b), self.b.addr.eq(Mux(busy, b + 1, new.b)),
             alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.valid.eq(fetched & ~emit), alu.step.last.eq(last),
             alu.step.lane.eq(element), alu.step.pos.eq(pos),
         ]
@@ -122,7 +122,7 @@ class VectorUnit(wiring.Component):
             m.d.sync += setup.tail.eq(pos)
 
         # Output packets: the memory holds the word while it waits.
-        with m.If(issue & Mux(start, new_is[VectorOp.EMIT], emit)):
+        with m.If(issue & Mux(busy, emit, new_is[VectorOp.EMIT])):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
@@ -161,14 +161,15 @@ class VectorUnit(wiring.Component):
 
         # Exponents; SCALE measures peak in the cycle after its acceptance.
         measured, n, exponent = Signal(), Signal(signed(6)), Signal(range(N_EXPONENTS))
-        m.d.comb += exponent.eq(Mux(start, new.e_dst, e_dst))
+        m.d.comb += exponent.eq(Mux(busy, e_dst, new.e_dst))
         m.d.sync += [measure.eq(start & new_is[VectorOp.SCALE]), measured.eq(measure)]
         with m.If(measure):
-            m.d.sync += n.eq(Mux(peak.any(), highest(m, peak) + 1 - u.line_bits, 0))
+            lengths = Array(Const(place + 1 - u.line_bits, signed(6)) for place in range(u.element_bits))
+            m.d.sync += n.eq(Mux(peak.any(), lengths[highest(m, peak)], 0))
         with m.If(measured):
             m.d.sync += setup.shift.eq(16 + n)
         with m.If(measured | (start & new_is[VectorOp.SET_EXPONENT])):
-            m.d.sync += self.exponents[exponent].eq(Mux(start, new.imm, self.exponents[e_src] + n))
+            m.d.sync += self.exponents[exponent].eq(Mux(busy, self.exponents[e_src] + n, new.imm))
 
         m.d.comb += [
             self.active.eq(self.i.valid | busy | pending | self.lut_write.en),

@@ -2,7 +2,7 @@
 from fractions import Fraction
 from math import floor
 
-from amaranth import Module, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.sim import Simulator
 
 from hdl import arith as rtl
@@ -23,16 +23,19 @@ def test_twin_is_its_statement():
 def test_rtl_is_the_twin():
     m = Module()
     value, shift, whole = Signal(signed(BITS)), Signal(4), Signal(1 << BITS - 3)
-    rounded, beyond, fits, highest = Signal(signed(TO + 1)), Signal(), Signal(), Signal(BITS - 3)
+    rounded, beyond, half_in, fits, highest = Signal(signed(TO + 1)), Signal(), Signal(), Signal(2), Signal(BITS - 3)
     low, half, misfit = rtl.shift_down(m, value, shift, TO)
-    m.d.comb += [rounded.eq(low.as_signed() + half), beyond.eq(misfit), fits.eq(rtl.fits(value, TO)),
+    m.d.comb += [rounded.eq(low.as_signed() + half), beyond.eq(misfit),
+                 fits.eq(Cat(rtl.fits_rounded(value, half_in, bits) for bits in (TO, BITS - 1))),
                  highest.eq(rtl.highest(m, whole))]
 
     async def bench(ctx):
         low, high = -1 << TO - 1, (1 << TO - 1) - 1
         for v in VALUES:
             ctx.set(value, v)
-            assert ctx.get(fits) == (v == twin.sat(v, low, high))
+            for h in (0, 1):
+                ctx.set(half_in, h)
+                assert ctx.get(fits) == (low <= v + h <= high) | (2 * low <= v + h <= 2 * high + 1) << 1
             for s in range(16):
                 ctx.set(shift, s)
                 assert ctx.get(beyond) == (not low <= v >> s <= high)
