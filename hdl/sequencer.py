@@ -195,7 +195,10 @@ class Sequencer(wiring.Component):
         ]
         self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
                        polarity.bit_select(index, 1), go, calls, is_load)
-        following = self._loops(m, is_loop, is_next, after, loop_error, jump)
+        next_depth, following = self._loops(m, is_loop, is_next, after, jump)
+        with m.If(step):
+            m.d.sync += loop_error.eq((d_is_loop & (next_depth == u.loop_depth))
+                                      | (is_opcode(d_opcode, Opcode.NEXT) & (next_depth == 0)))
 
         # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
         resuming = Signal()
@@ -289,13 +292,16 @@ class Sequencer(wiring.Component):
             m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & call)]
         m.d.comb += [self.o_load.valid.eq(self.fire & is_load), self.o_load.payload.words.eq(words)]
 
-    def _loops(self, m, is_loop, is_next, after, loop_error, jump):
-        """Stack of (first instruction of the body, NEXTs that jump, less one); returns where the program goes from here."""
+    def _loops(self, m, is_loop, is_next, after, jump):
+        """Stack of (first instruction of the body, NEXTs that jump, less one).
+
+        Returns its depth with the instruction in c done, and where the program goes from there.
+        """
         u, depth, body, left, fire = self.u, self.depth, self.body, self.left, self.fire
         top, iterations = Signal(range(u.loop_depth)), self.word[16:48]
-        following = Signal.like(self.next)
+        following, next_depth = Signal.like(self.next), Signal.like(depth)
         m.d.comb += [
-            loop_error.eq((is_loop & (depth == u.loop_depth)) | (is_next & (depth == 0))), top.eq(depth - 1),
+            top.eq(depth - 1), next_depth.eq(depth),
             jump.eq(self.valid & is_next & ~Array(one[-1] for one in left)[top]),      # not negative
             after.eq(self.next + 1), following.eq(Mux(jump, body[top], after)),
         ]
@@ -304,8 +310,10 @@ class Sequencer(wiring.Component):
                 m.d.sync += left[k].eq(Mux(is_loop, iterations, left[k]) + Cat(~is_loop, Const(-1, 32)).as_signed())
             with m.If(fire & is_loop & (depth == k)):
                 m.d.sync += body[k].eq(after)
+        with m.If(self.valid & (is_loop | (is_next & ~jump))):
+            m.d.comb += next_depth.eq(Mux(is_loop, depth + 1, depth - 1))
         with m.If(self.start & ~self.running):
             m.d.sync += depth.eq(0)
-        with m.Elif(fire & (is_loop | (is_next & ~jump))):
-            m.d.sync += depth.eq(Mux(is_loop, depth + 1, depth - 1))
-        return following
+        with m.Elif(fire):
+            m.d.sync += depth.eq(next_depth)
+        return next_depth, following

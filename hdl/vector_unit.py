@@ -84,11 +84,13 @@ class VectorUnit(wiring.Component):
         size = u.vector_words * u.vector_width
         element, row, next_element = Signal(range(size)), Signal(range(size)), Signal(range(size))
         stride0, stride1 = Signal(range(size)), Signal(range(size))
+        # In registers: there is one element to a row, one left in it (``row_end``), one row left (``row_last``).
         left0, count0, left1 = Signal(12), Signal(12), Signal(13)
+        single, row_last = Signal(), Signal()
         b, pos = Signal(range(u.vector_words)), Signal(range(u.vector_width))     # pos: GATHER's place in the word
         issue, gather, emit, row_end, last, measure = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            row_end.eq(~gather | (left0 == 1)), last.eq(row_end & (left1 == 1)),
+            last.eq(row_end & row_last),
             issue.eq(Mux(busy, ~last & ~self.host_stall, self.i.valid & ~new_is[VectorOp.SET_EXPONENT])),
             # ``start`` comes late: what only counts with ``issue`` is chosen by ``busy``
             next_element.eq(Mux(busy, Mux(row_end, row, element) + Mux(row_end, stride1, stride0),
@@ -96,15 +98,19 @@ class VectorUnit(wiring.Component):
         ]
         with m.If(start):
             m.d.sync += [gather.eq(new_is[VectorOp.GATHER]), emit.eq(new_is[VectorOp.EMIT]), row.eq(next_element), pos.eq(0),
-                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
+                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0),
+                         single.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1)),
+                         row_end.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1))]
             with m.If(new_is[VectorOp.GATHER]):
-                m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1)]
+                m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1), row_last.eq(new.count1 == 1)]
             with m.Else():
-                m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width)]
+                m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width),
+                             row_last.eq(new.count <= u.vector_width)]
         with m.Elif(issue):
-            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
+            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1)),
+                         row_end.eq(single | (~row_end & (left0 == 2)))]
             with m.If(row_end):
-                m.d.sync += [left1.eq(left1 - 1), row.eq(next_element)]
+                m.d.sync += [left1.eq(left1 - 1), row_last.eq(left1 == 2), row.eq(next_element)]
         with m.If(issue):
             m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
 
