@@ -58,7 +58,7 @@ class Sequencer(wiring.Component):
     Members
     -------
     program_write : In(ProgramWriteSignature)
-        Writes one instruction.
+        Writes 32 bits of an instruction.
     start, stop, resume : In(1)
         Pulses; start and resume are ignored while a program runs, start goes before resume. ``entry``: first instruction;
         ``loop_count``: iterations of a LOOP with count 0; ``matrices``: descriptors.
@@ -111,13 +111,14 @@ class Sequencer(wiring.Component):
         # f: program memory output
         m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[],
                                                 attrs={"no_rw_check": 1})     # no writes while a program runs
-        write, read = program.write_port(), program.read_port()
+        write, read = program.write_port(granularity=32), program.read_port()
         fetch_pc, f_valid, d_valid = Signal.like(pc), Signal(), Signal()
         checked, matrices, matrix_ok, matrix_words = self._matrices(m)
         m.d.comb += [
             step.eq(running & checked & (~valid | fire)), read.en.eq(step), read.addr.eq(fetch_pc),
-            write.en.eq(self.program_write.stb), write.addr.eq(self.program_write.address),
-            write.data.eq(self.program_write.data),
+            write.en.eq(Mux(self.program_write.stb, 1 << self.program_write.part, 0)),
+            write.addr.eq(self.program_write.address),
+            write.data.eq(self.program_write.data.replicate(isa.INSTRUCTION_BITS // 32)),
         ]
 
         # d: with what the check needs of its descriptor; the rest of that is chosen here, to keep the memory's fan-out small

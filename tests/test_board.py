@@ -232,6 +232,7 @@ def test_a_run_whose_cable_was_pulled_is_resumed(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--backend", "board"], "needs the serial port"), (["--backend", "model", "--port", "x"], "only the backend board"),
     (["--target", "none"], "unknown target"), (["--target", "icebreaker", "--scheme", "capacitor"], "capacitor = 0"),
+    (["--target", "icebreaker", "--refresh", "100"], "unit.refresh = 0"),
 ])
 def test_bad_options(arguments, message, capsys):
     assert main(["--dataset", "digits", *arguments]) == 2
