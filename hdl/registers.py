@@ -6,7 +6,8 @@ that are written; words of the program are written as a whole (else SLVERR). A w
 both are there. One write and one read are in flight at a time. No combinational path leads from an AXI input to an AXI output.
 
 CONTROL's bits are pulses of one cycle. Reading ``COUNTER.x.LO`` latches the upper half, which any ``HI`` returns. Of a field of a
-descriptor as many bits are kept as a right one needs (``hdl.decoder.RightMatrix``), and above them one bit: the OR of all others.
+descriptor as many bits are kept as a right one needs (``hdl.decoder.RightMatrix``), and above them, where they are checked
+(``operand_checks``), one bit: the OR of all others.
 
 Timing: write: response 2 cycles after the later of address and data came. Read: data 3 cycles after the address was taken.
 Source: design choice; AMBA AXI protocol specification (ARM IHI 0022), chapters A3 and B1.
@@ -82,7 +83,9 @@ class Registers(wiring.Component):
         for register in self.map.registers.values():
             for field in register.fields.values():
                 if field.writable and not field.pulse:
-                    bits = min(field.bits, right[field.name] + 1) if register.name.startswith("MATRIX[") else field.bits
+                    bits = field.bits
+                    if register.name.startswith("MATRIX["):
+                        bits = min(bits, right[field.name] + self.u.operand_checks)
                     storage[register.name, field.name] = Signal(bits, init=field.reset, name=f"{register.name}_{field.name}")
         m.d.comb += [self.entry.eq(storage["ENTRY", "value"]), self.loop_count.eq(storage["LOOP_COUNT", "value"])]
         for (register, field), signal in storage.items():
@@ -101,6 +104,7 @@ class Registers(wiring.Component):
 
         def written(signal, low, bits):
             """``signal``, at bit ``low`` of its register, with the strobed bytes of ``word``; its last bit: OR of the rest."""
+            bits = bits if self.u.operand_checks else len(signal)
             new = [Mux(strobe[bit // 8], word[bit], signal[min(bit - low, len(signal) - 1)]) for bit in range(low, low + bits)]
             return Cat(*new[:len(signal) - 1], Cat(new[len(signal) - 1:]).any())
 
@@ -173,7 +177,7 @@ def kept(u: UnitParams, name: str, word: int) -> int:
     """What the register ``name`` of a descriptor reads as after ``word`` was written."""
     registers, right = register_map(u), _right_bits(u)
     fields = {field: (value, right[field]) for field, value in registers.unpack(name, word).items()}
-    return registers.pack(name, **{field: value & (1 << bits) - 1 | (value >> bits != 0) << bits
+    return registers.pack(name, **{field: value & (1 << bits) - 1 | (u.operand_checks and value >> bits != 0) << bits
                                    for field, (value, bits) in fields.items()})
 
 

@@ -182,8 +182,9 @@ class Sequencer(wiring.Component):
                          | (is_opcode(opcode, *_ACCEPT) & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]
-        self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
-                       polarity.bit_select(index, 1), go)
+        load_words = (matrix.count * matrix.words_per_line if matrix_words is None else
+                      matrix_words.word_select(index, len(self.o_load.payload.words)))
+        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), go)
         following = self._loops(m, is_loop, is_next, after, loop_error, jump)
 
         # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
@@ -244,22 +245,29 @@ class Sequencer(wiring.Component):
         return m
 
     def _matrices(self, m):
-        """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words)."""
+        """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words).
+
+        Without ``operand_checks`` it takes the same time, and there are no chi words.
+        """
         u = self.u
-        m.submodules.descriptor = descriptor = DescriptorCheck(u)
         right, fits = Signal(data.ArrayLayout(RightMatrix(u), u.n_matrices)), Signal(u.n_matrices)
         for k, (kept, matrix) in enumerate(zip(right, self.matrices, strict=True)):
             names = list(kept.shape().members)
             m.d.comb += [*(kept[name].eq(matrix[name]) for name in names),
                          fits[k].eq(Cat(matrix[name][len(kept[name]):] for name in names) == 0)]
         index, checked, ok = Signal(range(u.n_matrices + 3)), Signal(), Signal(u.n_matrices)
-        words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
-        m.d.comb += [checked.eq(index == u.n_matrices + 2), descriptor.matrix.eq(right[index]),
-                     descriptor.fits.eq(fits.bit_select(index, 1))]
+        m.d.comb += checked.eq(index == u.n_matrices + 2)
         with m.If(~self.running):
             m.d.sync += index.eq(0)
         with m.Elif(~checked):
-            m.d.sync += [index.eq(index + 1), ok.eq(Cat(ok[1:], descriptor.ok)),
+            m.d.sync += index.eq(index + 1)
+        if not u.operand_checks:
+            return checked, right, ok, None
+        m.submodules.descriptor = descriptor = DescriptorCheck(u)
+        words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
+        m.d.comb += [descriptor.matrix.eq(right[index]), descriptor.fits.eq(fits.bit_select(index, 1))]
+        with m.If(self.running & ~checked):
+            m.d.sync += [ok.eq(Cat(ok[1:], descriptor.ok)),
                          words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
         return checked, right, ok, words.as_value()
 
