@@ -9,6 +9,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
+from hdl.registers import kept
 from model.params import Params
 from model.regmap import register_map
 
@@ -50,6 +51,8 @@ async def every_register(dut, seed):
         assert answer.resp == (AxiResp.OKAY if register.writable else AxiResp.SLVERR), register.name
         if register.writable:
             expected[register.name] = word & sum((1 << field.bits) - 1 << field.low for field in register.fields.values())
+            if register.name.startswith("MATRIX["):
+                expected[register.name] = kept(U, register.name, word)
     for register in MAP.registers.values():
         answer = await master.read(register.address, 4)
         assert answer.resp == AxiResp.OKAY, register.name
@@ -78,11 +81,12 @@ async def bytes_and_program(dut, seed):
         while True:
             await RisingEdge(dut.clk)
             if int(dut.program_write__stb.value):
-                commits.append((int(dut.program_write__address.value), int(dut.program_write__data.value)))
+                commits.append(tuple(int(getattr(dut, f"program_write__{name}").value) for name in ("address", "part", "data")))
 
     watching = cocotb.start_soon(watch())
     data = b"".join(word.to_bytes(16, "little") for word in program)
     assert (await master.write(MAP.program.address + 32, data)).resp == AxiResp.OKAY
     await ClockCycles(dut.clk, 3)
     watching.cancel()
-    assert commits == [(2 + index, word) for index, word in enumerate(program)]
+    assert commits == [(2 + index, part, word >> 32 * part & 0xFFFF_FFFF)
+                       for index, word in enumerate(program) for part in range(4)]

@@ -60,8 +60,8 @@ def experiment_of(u: UnitParams, convert_cycles: int, layers: tuple[int, ...], i
     params = SCHEMES[scheme].params
     params = dataclasses.replace(params, unit=u, tile=dataclasses.replace(params.tile, convert_cycles=convert_cycles))
     return Experiment(scheme=scheme, dataset="digits", layers=layers, images=images, epochs=1, params=params, seed=seed,
-                      refresh=max(1, images // 2), transfer=max(1, images // 2), activation=SCHEMES[scheme].activation,
-                      output_scale=SCHEMES[scheme].output_scale, test_images=10)
+                      refresh=u.refresh * max(1, images // 2), transfer=max(1, images // 2), test_images=10,
+                      activation=SCHEMES[scheme].activation, output_scale=SCHEMES[scheme].output_scale)
 
 
 def expected(experiment: Experiment) -> Outcome:

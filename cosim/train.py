@@ -60,7 +60,7 @@ class Options:
     activation: str | None
     rate: float | None
     rate_decay: float | None
-    refresh: int
+    refresh: int | None
     transfer: int
     inversion: bool
     trains: str
@@ -123,8 +123,8 @@ def _parse(
     rate: Annotated[float | None, _option(f"Learning rate of the first epoch, 1e-6 to 16. [default: {_RATES}]")] = None,
     rate_decay: Annotated[float | None, _option(
         f"Factor on the rate after each epoch, 0.001 to 1. [default: {_of('rate_decay')}]")] = None,
-    refresh: Annotated[int, _option(
-        f"Images between two refresh scans of scheme mixed; 0: never. [default: {_UNSET.refresh}]")] = _UNSET.refresh,
+    refresh: Annotated[int | None, _option(
+        f"Images between two refresh scans of scheme mixed; 0: never. [default: {_UNSET.refresh}, or 0 without SCAN]")] = None,
     transfer: Annotated[int, _option(
         f"Images between two transfers of scheme capacitor; 0: never. [default: {_UNSET.transfer}]")] = _UNSET.transfer,
     inversion: Annotated[bool, _option(
@@ -290,7 +290,8 @@ def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params
         images=defaults.images if options.images is None else options.images,
         epochs=defaults.epochs if options.epochs is None else options.epochs,
         loss=options.loss, activation=scheme.activation if options.activation is None else options.activation,
-        rate=default_rate(options.loss, options.scheme) if options.rate is None else options.rate, refresh=options.refresh,
+        rate=default_rate(options.loss, options.scheme) if options.rate is None else options.rate,
+        refresh=params.unit.refresh * _UNSET.refresh if options.refresh is None else options.refresh,
         rate_decay=scheme.rate_decay if options.rate_decay is None else options.rate_decay,
         output_scale=scheme.output_scale if options.output_scale is None else options.output_scale,
         test_images=options.test_images)

@@ -196,7 +196,8 @@ class Bank(wiring.Component):
             m.submodules[f"slice{index}"] = one
             m.d.comb += [
                 one.multiplicand.eq(self.held_multiplicand),
-                one.codes.eq(Cat(code[:-1] for code in codes[lanes:lanes + one.n_lanes])), one.signs.eq(self.signs[lanes:]), one.following.eq(self.following[lanes * u.chi_bits:]),
+                one.codes.eq(Cat(code[:-1] for code in codes[lanes:lanes + one.n_lanes])), one.signs.eq(self.signs[lanes:]),
+                one.following.eq(self.following[lanes * u.chi_bits:]),
                 one.read_en.eq(self.fetched), one.read_address.eq(self.read_address), one.take.eq(valid[0] & ~self.held_load),
                 one.clear.eq(self.held_clear), one.threshold.eq(self.held_threshold), one.shift.eq(self.shifting),
                 one.write_en.eq(valid[2] & ~self.held_keep), one.write_address.eq(self.write_address),

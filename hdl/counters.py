@@ -17,6 +17,8 @@ a turn is written comes at most
 after the turn before it, and a sum of increments of w bits has as many bits as (2^w - 1) max_age(N). ``clear`` leaves the memory:
 until its first turn since is written, a counter is its sum.
 
+In a build with ``event_counters`` 0 there is but a register for ``time``; the other counters read as 0.
+
 Of one block the increments of one bit share an enable, their OR, and so do the others (a simulator evaluates one comparison).
 
 Timing: an increment is visible to a read whose ``read_en`` comes at least 2 cycles later; ``read_value`` is valid in the cycle
@@ -47,7 +49,7 @@ def max_age(n: int) -> int:
 
 def event_widths(*units) -> dict[str, int]:
     """Name and width of every field of the ``events`` ports of ``units``; raises ValueError unless they are exactly EVENTS, those
-    of the capacitor scheme all or none.
+    of the capacitor scheme all or none, and those of the refresh unit likewise.
     """
     widths = {}
     for unit in units:
@@ -55,12 +57,17 @@ def event_widths(*units) -> dict[str, int]:
             if name in widths:
                 raise ValueError(f"event {name} comes from two units")
             widths[name] = field.width
-    without = not any(event.name in widths for event in EVENTS if event.capacitor)
-    missing = [event.name for event in EVENTS if event.name not in widths and not (event.capacitor and without)]
+    there = {_part(event) for event in EVENTS if event.name in widths} | {""}
+    missing = [event.name for event in EVENTS if event.name not in widths and _part(event) in there]
     unknown = sorted(set(widths) - {event.name for event in EVENTS})
     if missing or unknown:
         raise ValueError(f"events without a unit: {missing}; unknown events: {unknown}")
     return widths
+
+
+def _part(event):
+    """What a build may lack, and with it the event; empty: none."""
+    return "capacitor" if event.capacitor else "refresh" if event.block == "refresh" else ""
 
 
 def unit_widths(u: UnitParams) -> dict[str, int]:
@@ -74,7 +81,8 @@ def unit_widths(u: UnitParams) -> dict[str, int]:
         "chi_saturations": range(u.lanes + 1), "set_pos": range(pulses + 1), "set_neg": range(pulses + 1),
         "set_refresh": range(2 * pulses + 1), "reset_refresh": range(2 * pulses + 1),
     }
-    return {event.name: Shape.cast(wide.get(event.name, 1)).width for event in EVENTS if u.capacitor or not event.capacitor}
+    return {event.name: Shape.cast(wide.get(event.name, 1)).width for event in EVENTS
+            if not _part(event) or getattr(u, _part(event))}
 
 
 class Counters(wiring.Component):
@@ -96,6 +104,10 @@ class Counters(wiring.Component):
 
     def __init__(self, u: UnitParams, widths: dict[str, int] | None = None):
         widths = widths or unit_widths(u)
+        if not u.event_counters:
+            self.u, self.counted = u, [EVENTS[INDEX["time"]]]
+            super().__init__(self._signature(widths))
+            return
         self.u, self.counted = u, [event for event in EVENTS if event.name in widths]
         self.n = max(INDEX[event.name] for event in self.counted) + 1
         assert self.n >= READ_SPACING                   # a counter's turn comes when the one before is written
@@ -107,13 +119,19 @@ class Counters(wiring.Component):
         self.pair, self.odd = Signal(-(-self.n // 2), init=1), Signal()             # turn // 2, one-hot, and turn % 2
         # one cycle after the address: of a turn, or of a read in a turn's place; whose. Two cycles after: to be written
         self.turned, self.met, self.address, self.due = Signal(), Signal(), Signal(range(N_EVENTS)), Signal()
-        super().__init__({
+        super().__init__(self._signature(widths))
+
+    def _signature(self, widths):
+        return {
             "events": In(data.StructLayout({event.name: widths[event.name] for event in self.counted})), "clear": In(1),
-            "read_en": In(1), "read_index": In(range(N_EVENTS)), "read_value": Out(u.counter_bits),
-        })
+            "read_en": In(1), "read_index": In(range(N_EVENTS)), "read_value": Out(self.u.counter_bits),
+        }
 
     def elaborate(self, platform):
         m = Module()
+        if not self.u.event_counters:
+            self._time(m)
+            return m
         self._count(m)
         m.submodules.memory = self.memory
         read, write, turn, passed, pair, odd, bits = (
@@ -162,6 +180,14 @@ class Counters(wiring.Component):
         before = Signal(READ_SPACING - 1)
         m.d.sync += [before.eq(Cat(self.read_en, before)), Assert(~(self.read_en & before.any()), "counters read too often")]
         return m
+
+    def _time(self, m):
+        """The only counter."""
+        time, held, asked = Signal(self.u.counter_bits), Signal(), Signal()
+        m.d.sync += [held.eq(self.events.time), time.eq(time + held), asked.eq(self.read_index == INDEX["time"])]
+        with m.If(self.clear):
+            m.d.sync += time.eq(0)
+        m.d.comb += self.read_value.eq(Mux(asked, time, 0))
 
     def _count(self, m):
         """Every sum takes its event's increment, one cycle late."""

@@ -94,7 +94,8 @@ class OperandCheck(wiring.Component):
     axes : Out(MatrixAxes)
         What the instruction needs of the descriptor. READ: ``count`` is how many outputs it reads.
     undefined, bad_matrix, bad_address : Out(1), Out(1), Out(3)
-        Errors, the first one counts; combinational. ``bad_address``: any bit; they are not joined, to be early.
+        Errors, the first one counts; combinational. ``bad_address``: any bit; they are not joined, to be early. In a build with
+        ``operand_checks`` 0 only ``undefined`` is found.
     """
 
     def __init__(self, u: UnitParams):
@@ -137,10 +138,14 @@ class OperandCheck(wiring.Component):
         more = value(Opcode.ACCEPT, "count")[len(emitted):] & is_opcode(opcode, Opcode.ACCEPT).replicate(3)
         beyond_packet = beyond(value(Opcode.EMIT, "src"), Cat(emitted, more))
         bad_address, bad_in_matrix, bad_number = Signal(), Signal(), Signal()
-        m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, bad_number))
+        if u.operand_checks:
+            m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, bad_number))
         with m.Switch(opcode):
-            with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.SCAN, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
+            with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
                 pass
+            if u.refresh:
+                with m.Case(Opcode.SCAN):
+                    pass
             with m.Case(Opcode.ACCEPT):
                 m.d.comb += bad_address.eq(~value(Opcode.ACCEPT, "to_lut") & beyond_packet)
             with m.Case(Opcode.DRIVE):
@@ -161,9 +166,10 @@ class OperandCheck(wiring.Component):
                     bad_number.eq((op != VectorOp.SET_EXPONENT) & ((count == 0)
                                                                    | (value(Opcode.VECTOR, "b") >= u.vector_words))),
                 ]
-            with m.Case(Opcode.GATHER):
-                m.d.comb += bad_number.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
-                                          | (value(Opcode.GATHER, "dst") >= u.vector_words))
+            if u.gather:
+                with m.Case(Opcode.GATHER):
+                    m.d.comb += bad_number.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
+                                              | (value(Opcode.GATHER, "dst") >= u.vector_words))
             with m.Case(Opcode.EMIT):
                 m.d.comb += [bad_address.eq(beyond_packet), bad_number.eq(emitted == 0)]
             if u.capacitor:
@@ -176,7 +182,8 @@ class OperandCheck(wiring.Component):
                 m.d.comb += self.undefined.eq(1)
 
         of_matrix = is_opcode(opcode, *(op for op, (_, fields) in isa.FORMATS.items() if fields and fields[0].name == "matrix"))
-        m.d.comb += self.bad_matrix.eq(of_matrix & ~self.matrix_ok)
+        if u.operand_checks:
+            m.d.comb += self.bad_matrix.eq(of_matrix & ~self.matrix_ok)
         return m
 
 
@@ -207,6 +214,10 @@ class Decoder(wiring.Component):
         def copy(command, of, *names):
             return [getattr(command, name).eq(operand(word, of, name)) for name in names]
 
+        def exponents(command, of, *names):
+            bits = (u.n_exponents - 1).bit_length()
+            return [getattr(command, name).eq(operand(word, of, name)[:bits]) for name in names]
+
         reading, steps = is_opcode(opcode, Opcode.READ), operand(word, Opcode.READ, "steps")
         lines = {"op": Mux(reading, LinesOp.READ, LinesOp.DRIVE), "first": matrix.first,
                  "half": operand(word, Opcode.READ, "half"), "steps": Mux(steps == 0, u.line_max, steps)}
@@ -220,7 +231,8 @@ class Decoder(wiring.Component):
         ]
 
         m.d.comb += copy(
-            self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut", "e_dst", "e_src")
+            self.vector, Opcode.VECTOR, "op", "dst", "a", "b", "b_kind", "count", "shift", "imm", "lut")
+        m.d.comb += exponents(self.vector, Opcode.VECTOR, "e_dst", "e_src")
         m.d.comb += copy(self.vector, Opcode.GATHER, "element", "count0", "stride0", "count1", "stride1")
         with m.If(is_opcode(opcode, Opcode.GATHER)):
             m.d.comb += [self.vector.op.eq(VectorOp.GATHER), *copy(self.vector, Opcode.GATHER, "dst")]
@@ -234,7 +246,8 @@ class Decoder(wiring.Component):
                 "lane_first": matrix.other_first, "lane_count": matrix.other_count}
         m.d.comb += [
             *copy(self.update, Opcode.UPDATE, "accumulate", "threshold", "walk_src", "walk_shift", "lane_src", "lane_shift",
-                  "rate", "e", "exponent", "negate"),
+                  "rate", "exponent", "negate"),
+            *exponents(self.update, Opcode.UPDATE, "e"),
             self.update.op.eq(op), self.update.words_per_line.eq(matrix.words_per_line), self.update.chi_base.eq(matrix.chi_base),
             *(getattr(self.update, name).eq(value) for name, value in axes.items()),
             *copy(self.scan, Opcode.SCAN, "steps", "high", "low", "bound", "floor"), self.scan.dirty_base.eq(matrix.chi_base),
@@ -260,5 +273,6 @@ class Decoder(wiring.Component):
                                                  Mux(trim, operand(word, Opcode.TRIM, "steps"), lines["steps"]))),
             "down": Mux(fire, rows ^ operand(word, Opcode.FIRE, "negate") ^ inverted, inverted), "rows": rows,
             "sequence": operand(word, Opcode.FIRE, "sequence"), "kind": operand(word, Opcode.TRIM, "kind"),
-            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "e", "dither", "fine")},
+            "e": operand(word, Opcode.DRIVE, "e")[:(self.u.n_exponents - 1).bit_length()],
+            **{name: operand(word, Opcode.DRIVE, name) for name in ("trains", "scaled", "dither", "fine")},
         }

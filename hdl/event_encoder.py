@@ -2,8 +2,9 @@
 
 Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held (``hold``: the unit's clock
 must stand still) until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees
-nothing of it. ``hold`` comes from registers: no path leads from the unit to its clock. What a record tells and the unit does not
-keep beyond the cycle is kept here; the rest is read while the unit stands.
+nothing of it. A beat of the output stream is recorded before the cycle in which it passes, which is held. ``hold`` comes from
+registers: no path leads from the unit to its clock. What a record tells and the unit does not keep beyond the cycle is kept here;
+the rest is read while the unit stands.
 
 Records (``model.link_format.Record``), multi-byte fields least significant byte first:
 
@@ -80,11 +81,14 @@ class EventEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         happens = self._events(m)
-        kinds = list(happens)
-        waiting = Signal(len(kinds))                    # to be recorded
-        m.d.comb += self.hold.eq(waiting.any() | self.o.valid)
+        noted, recorded = {record: Signal(name=f"noted_{record.name.lower()}") for record in happens}, Signal()
+        kinds = [*(record for record in happens if record != Record.READ), Record.BEAT, Record.READ]
+        waiting = Signal(len(kinds))                    # to be recorded: a beat before its cycle, all else after it
+        m.d.comb += [
+            waiting.eq(Cat(self.m_axis_tvalid & ~recorded if record == Record.BEAT else noted[record] for record in kinds)),
+            self.hold.eq(waiting.any() | self.o.valid)]
         with m.If(self.enable):
-            m.d.sync += waiting.eq(Cat(happens.values()))
+            m.d.sync += [recorded.eq(0), *(noted[record].eq(due) for record, due in happens.items())]
 
         # bytes leave through a register
         send, byte, moves = Signal(), Signal(8), Signal()
@@ -149,19 +153,18 @@ class EventEncoder(wiring.Component):
                             m.d.comb += begin_codes.eq(1)
                             m.next = "CODES"
         with m.If(finish):
-            for bit, record in enumerate(kinds):
+            for record in kinds:
                 with m.If(kind == record):
-                    m.d.sync += waiting[bit].eq(0)
+                    m.d.sync += recorded.eq(1) if record == Record.BEAT else noted[record].eq(0)
         self._codes(m, kind, side, begin_codes, codes_end, send, byte, moves)
         return m
 
     def _events(self, m):
-        """Record -> whether it is due in this cycle; in the order in which they are sent."""
+        """Record -> whether it happens in this cycle, beats left out; in the order in which they are sent."""
         pulses = [(self.pulse_pos | self.pulse_neg)[first:first + 64].any() for first in range(0, self.u.lanes, 64)]
-        now, high, self.refresh, self.beat = Signal(len(pulses)), Signal(), Signal(), Signal(65)
+        now, high, self.refresh = Signal(len(pulses)), Signal(), Signal()
         with m.If(self.enable):
-            m.d.sync += [now.eq(Cat(pulses)), high.eq(now.any()), self.refresh.eq(self.trace_refresh),
-                         self.beat.eq(Cat(self.m_axis_tlast, self.m_axis_tdata))]
+            m.d.sync += [now.eq(Cat(pulses)), high.eq(now.any()), self.refresh.eq(self.trace_refresh)]
         events = {}
         if self.link.trace:
             command = self.trace_command
@@ -173,7 +176,7 @@ class EventEncoder(wiring.Component):
                 with m.If(self.enable):
                     m.d.sync += running.eq(window)
                 events[record] = running & ~window
-        return {**events, Record.PULSE: now.any() & ~high, Record.BEAT: self.m_axis_tvalid, Record.READ: self.convert}
+        return {**events, Record.PULSE: now.any() & ~high, Record.READ: self.convert}
 
     def _headers(self, m):
         """Record -> its fixed part."""
@@ -182,7 +185,7 @@ class EventEncoder(wiring.Component):
         headers = {
             Record.PULSE: _bytes(Cat(self.program_tile, self.program_walk, self.program_kind, self.refresh), self.program_line,
                                  self.program_first),
-            Record.BEAT: _bytes(self.beat[0], self.beat[1:]),
+            Record.BEAT: _bytes(self.m_axis_tlast, self.m_axis_tdata),
             Record.READ: _bytes(Cat(self.tile, self.transpose, self.half), self.range, stored.steps, self.out_first,
                                 self.out_count, *lines),
         }

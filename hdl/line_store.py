@@ -57,7 +57,8 @@ class LineStore(wiring.Component):
         m = Module()
         u, i, stored = self.u, self.i, self.stored
         m.submodules.codes = codes = memory.Memory(
-            shape=CODE_BITS * u.vector_width, depth=u.n_lines // u.vector_width << u.capacitor, init=[])
+            shape=CODE_BITS * u.vector_width, depth=u.n_lines // u.vector_width << u.capacitor, init=[],
+            attrs={"no_rw_check": 1})                   # codes are read while the unit's clock stands still
         write, read = codes.write_port(), codes.read_port(domain="link")
         side = i.columns if u.capacitor else 0
         m.d.comb += [read.addr.eq(stored.address), stored.data.eq(read.data), write.en.eq(i.en),

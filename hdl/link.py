@@ -66,8 +66,9 @@ class Link(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         link, head = self.link, self.head
-        m.submodules.received = received = memory.Memory(shape=8, depth=1 << link.receive_log2, init=[])
-        m.submodules.reply = reply = memory.Memory(shape=8, depth=1 << link.reply_log2, init=[])
+        attrs = {"no_rw_check": 1}                      # a byte is read long after it was written
+        m.submodules.received = received = memory.Memory(shape=8, depth=1 << link.receive_log2, init=[], attrs=attrs)
+        m.submodules.reply = reply = memory.Memory(shape=8, depth=1 << link.reply_log2, init=[], attrs=attrs)
         write, read, keep, fetch = received.write_port(), received.read_port(), reply.write_port(), reply.read_port()
         count, length = Signal(link.receive_log2 + 1), Signal(link.reply_log2 + 1)      # bytes of the frame, of the reply's body
         inside, escaped = Signal(), Signal()

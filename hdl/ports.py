@@ -49,8 +49,9 @@ def AcceptCommand(u: UnitParams):
 
 
 def ProgramWriteSignature(u: UnitParams):
-    """Write port of the program memory, seen from the writer."""
-    return wiring.Signature({"stb": Out(1), "address": Out(range(u.program_words)), "data": Out(isa.INSTRUCTION_BITS)})
+    """Write port of the program memory, seen from the writer: bits 32 ``part`` to 32 ``part`` + 31 of an instruction."""
+    return wiring.Signature({
+        "stb": Out(1), "address": Out(range(u.program_words)), "part": Out(range(isa.INSTRUCTION_BITS // 32)), "data": Out(32)})
 
 
 def PulseCommand(u: UnitParams):

@@ -2,25 +2,27 @@
 
 Contract: 32-bit data, 16-bit byte address (the two low bits are ignored). A read or write of an address without a register, a
 write to a read-only register and a read of the program window answer SLVERR and change nothing. Byte strobes select the bytes
-that are written. The address phase may come before, with or after the data phase of a write. One write and one read are in
-flight at a time. No combinational path leads from an AXI input to an AXI output.
+that are written; words of the program are written as a whole (else SLVERR). A write's address and data are taken together, once
+both are there. One write and one read are in flight at a time. No combinational path leads from an AXI input to an AXI output.
 
-CONTROL's bits are pulses of one cycle. Reading ``COUNTER.x.LO`` latches the upper half, which any ``HI`` returns. A write of
-word 3 of an instruction sends it with the words 0 to 2 written last to the program memory.
+CONTROL's bits are pulses of one cycle. Reading ``COUNTER.x.LO`` latches the upper half, which any ``HI`` returns. Of a field of a
+descriptor as many bits are kept as a right one needs (``hdl.decoder.RightMatrix``), and above them, where they are checked
+(``operand_checks``), one bit: the OR of all others.
 
-Timing: write: response 2 cycles after the later of address and data was taken. Read: data 3 cycles after the address was taken.
+Timing: write: response 2 cycles after the later of address and data came. Read: data 3 cycles after the address was taken.
 Source: design choice; AMBA AXI protocol specification (ARM IHI 0022), chapters A3 and B1.
 """
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.decoder import RightMatrix
 from hdl.ports import MatrixDescriptor, ProgramWriteSignature
 from model.events import EVENTS, N_EVENTS
 from model.params import UnitParams
 from model.regmap import ADDRESS_BITS, register_map
 
-__all__ = ["OKAY", "SLVERR", "Registers"]
+__all__ = ["OKAY", "SLVERR", "Registers", "kept"]
 
 OKAY, SLVERR = 0, 2
 
@@ -76,9 +78,15 @@ class Registers(wiring.Component):
 
     def _storage(self, m):
         """(register, field) -> signal of every field that the host writes and hardware only reads."""
-        storage = {(register.name, field.name): Signal(field.bits, init=field.reset, name=f"{register.name}_{field.name}")
-                   for register in self.map.registers.values() for field in register.fields.values()
-                   if field.writable and not field.pulse}
+        right = _right_bits(self.u)
+        storage = {}
+        for register in self.map.registers.values():
+            for field in register.fields.values():
+                if field.writable and not field.pulse:
+                    bits = field.bits
+                    if register.name.startswith("MATRIX["):
+                        bits = min(bits, right[field.name] + self.u.operand_checks)
+                    storage[register.name, field.name] = Signal(bits, init=field.reset, name=f"{register.name}_{field.name}")
         m.d.comb += [self.entry.eq(storage["ENTRY", "value"]), self.loop_count.eq(storage["LOOP_COUNT", "value"])]
         for (register, field), signal in storage.items():
             if register.startswith("MATRIX["):
@@ -87,30 +95,26 @@ class Registers(wiring.Component):
 
     def _write(self, m, storage):
         """The channels AW, W and B; returns when they must be clocked."""
-        address, word, strobe = Signal(ADDRESS_BITS - 2), Signal(32), Signal(4)
-        have_address, have_word, commit = Signal(), Signal(), Signal()
-        m.d.comb += [
-            self.s_axil_awready.eq(~have_address), self.s_axil_wready.eq(~have_word),
-            commit.eq(have_address & have_word & ~self.s_axil_bvalid),
-        ]
-        with m.If(self.s_axil_awvalid & self.s_axil_awready):
-            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_awaddr[2:])]
-        with m.If(self.s_axil_wvalid & self.s_axil_wready):
-            m.d.sync += [have_word.eq(1), word.eq(self.s_axil_wdata), strobe.eq(self.s_axil_wstrb)]
+        address, word, strobe = self.s_axil_awaddr[2:], self.s_axil_wdata, self.s_axil_wstrb
+        commit, there = Signal(), self.s_axil_awvalid & self.s_axil_wvalid      # commit: both are taken
+        m.d.comb += [self.s_axil_awready.eq(commit), self.s_axil_wready.eq(commit)]
+        m.d.sync += commit.eq(there & ~commit & ~self.s_axil_bvalid)
         with m.If(self.s_axil_bvalid & self.s_axil_bready):
             m.d.sync += self.s_axil_bvalid.eq(0)
 
-        def written(signal, low):
-            """``signal``, at bit ``low`` of its register, with the strobed bytes of ``word``."""
-            bits = range(low, low + len(signal))
-            return Cat(Mux(strobe[bit // 8], word[bit], signal[bit - low]) for bit in bits)
+        def written(signal, low, bits):
+            """``signal``, at bit ``low`` of its register, with the strobed bytes of ``word``; its last bit: OR of the rest."""
+            bits = bits if self.u.operand_checks else len(signal)
+            new = [Mux(strobe[bit // 8], word[bit], signal[min(bit - low, len(signal) - 1)]) for bit in range(low, low + bits)]
+            return Cat(*new[:len(signal) - 1], Cat(new[len(signal) - 1:]).any())
 
         pulses = {"start": self.start, "stop": self.stop, "clear": self.clear, "resume": self.resume}
-        program = self.map.program
-        held = [Signal(32, name=f"program_word{part}") for part in range(4)]
-        m.d.sync += [*(pulse.eq(0) for pulse in pulses.values()), self.program_write.stb.eq(0)]
+        program, write = self.map.program, self.program_write
+        m.d.sync += [pulse.eq(0) for pulse in pulses.values()]
+        m.d.comb += [write.stb.eq(commit & _inside(address, program) & strobe.all()), write.data.eq(word),
+                     write.part.eq(address), write.address.eq(address[2:])]
         with m.If(commit):
-            m.d.sync += [have_address.eq(0), have_word.eq(0), self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(SLVERR)]
+            m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(SLVERR)]
             with m.Switch(address):
                 for register in self.map.registers.values():
                     if register.writable:
@@ -121,18 +125,10 @@ class Registers(wiring.Component):
                                     m.d.sync += pulses[field.name].eq(word[field.low] & strobe[field.low // 8])
                                 else:
                                     signal = storage[register.name, field.name]
-                                    m.d.sync += signal.eq(written(signal, field.low))
-            with m.If(_inside(address, program)):
+                                    m.d.sync += signal.eq(written(signal, field.low, field.bits))
+            with m.If(write.stb):
                 m.d.sync += self.s_axil_bresp.eq(OKAY)
-                with m.Switch(address[:2]):
-                    for part, signal in enumerate(held):
-                        with m.Case(part):
-                            m.d.sync += signal.eq(written(signal, 0))
-                with m.If(address[:2] == 3):
-                    m.d.sync += [self.program_write.stb.eq(1), self.program_write.address.eq(address[2:])]
-        m.d.comb += self.program_write.data.eq(Cat(held))
-        busy = have_address | have_word | self.s_axil_bvalid | self.program_write.stb | Cat(pulses.values()).any()
-        return busy | self.s_axil_awvalid | self.s_axil_wvalid
+        return there | commit | self.s_axil_bvalid | Cat(pulses.values()).any()
 
     def _read(self, m, storage):
         """The channels AR and R; returns when they must be clocked."""
@@ -172,6 +168,19 @@ class Registers(wiring.Component):
                 with m.Else():
                     m.d.sync += [self.s_axil_rdata.eq(self.read_value), upper.eq(self.read_value >> 32)]
         return have_address | self.s_axil_rvalid | self.s_axil_arvalid
+
+
+def _right_bits(u):
+    """Bits that a right descriptor needs, by field."""
+    return {name: Shape.cast(shape).width for name, shape in RightMatrix(u).members.items()}
+
+
+def kept(u: UnitParams, name: str, word: int) -> int:
+    """What the register ``name`` of a descriptor reads as after ``word`` was written."""
+    registers, right = register_map(u), _right_bits(u)
+    fields = {field: (value, right[field]) for field, value in registers.unpack(name, word).items()}
+    return registers.pack(name, **{field: value & (1 << bits) - 1 | (u.operand_checks and value >> bits != 0) << bits
+                                   for field, (value, bits) in fields.items()})
 
 
 def _inside(address, window):

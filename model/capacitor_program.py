@@ -32,7 +32,7 @@ import numpy as np
 
 from model.commands import MatrixDescriptor
 from model.isa import BKind, Half, Opcode, Sequence, Trim, VectorOp, Wait, Walk
-from model.program import ONE, REFRESH_HIGH_US, REFRESH_LOW_US, ZERO_EXPONENT, CapacityError, Compiler, check_sides
+from model.program import ONE, REFRESH_HIGH_US, REFRESH_LOW_US, CapacityError, Compiler, check_sides
 
 __all__ = ["CapacitorCompiler"]
 
@@ -117,7 +117,7 @@ class CapacitorCompiler(Compiler):
         self._vector(VectorOp.MUL, self.delta[layer], self.code[layer], self.layers[layer], b_kind=BKind.IMMEDIATE, imm=mantissa)
         self._emit(Opcode.DRIVE, matrix=layer - 1, src=source, shift=shift)
         self._emit(Opcode.DRIVE, Wait.VECTOR, matrix=layer - 1, transpose=1, src=self.delta[layer], trains=1, scaled=1,
-                   shift=self.first_exponent - exponent, e=layer % ZERO_EXPONENT, fine=fine,
+                   shift=self.first_exponent - exponent, e=layer % self.zero_exponent, fine=fine,
                    dither=int(self.sequence == Sequence.RANDOM))
         self._emit(Opcode.FIRE, matrix=layer - 1, sequence=int(self.sequence))
         if layer > 1 and self.activation.signed:

@@ -179,9 +179,9 @@ class Driver:
         self._run_entry(f"load_{matrix}", packet[None])
 
     def counters(self) -> dict[str, int]:
-        """Every counter by name, since the start of the run."""
+        """Every counter by name, since the start of the run; 0 where the build has none."""
         names = tuple(event.name for event in EVENTS)
-        return {name: value + self._counted_before[name]
+        return {name: (value if self.u.event_counters or name == "time" else 0) + self._counted_before[name]
                 for name, value in zip(names, self._counters(names), strict=True)}
 
     def state(self) -> dict[str, np.ndarray]:
@@ -215,7 +215,7 @@ class Driver:
         if "scan" in self.program.entries:
             self.execute("scan")
             self._mark(state["dirty"], memory)
-        else:
+        elif not self.program.accumulates:
             self.polarity = int(state["polarity"])
             self.execute(f"polarity_{self.polarity}")
             slots = int(state["counters"][INDEX["fires"]]) * self.u.slots

@@ -131,6 +131,8 @@ class Experiment:
                 raise InputError(f"unknown {name} {value!r}: allowed are {', '.join(allowed)}")
         if self.scheme == "capacitor" and not self.params.unit.capacitor:
             raise InputError("scheme capacitor: the build has unit.capacitor = 0; it must be 1")
+        if self.scheme == "mixed" and self.refresh and not self.params.unit.refresh:
+            raise InputError(f"refresh = {self.refresh}: the build has no refresh unit (unit.refresh = 0); it must be 0")
         if len(self.layers) < 2 or min(self.layers) < 1:
             raise InputError(f"layers {self.layers_text}: two or more sizes from 1 up")
 

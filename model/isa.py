@@ -18,7 +18,8 @@ __all__ = [
 
 INSTRUCTION_BITS = 128
 N_EXPONENTS = 8
-"""Exponent registers E[0..7], signed 8 bit: the shared exponent of a scaled vector."""
+"""Exponent registers E[0..7], signed 8 bit: the shared exponent of a scaled vector. Of a build with fewer, instructions name them
+modulo ``unit.n_exponents``."""
 
 
 class Opcode(enum.IntEnum):

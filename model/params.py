@@ -88,6 +88,16 @@ class UnitParams:
     """log2 of the slots of a coincidence train, 2^slot_bits: 2 to line_bits [bit]. Design choice; a train is bounded by 32."""
     line_words: int = 0
     """Most chi words of a line of a matrix [1], so that its lane axis is at most line_words * lanes; 0: any axis of a tile."""
+    refresh: int = 1
+    """1: the build has the refresh unit and its instruction SCAN; 0: it has not [1]."""
+    n_exponents: int = 8
+    """Exponent registers E [1], a power of two from 4 to 8; instructions count them modulo n_exponents."""
+    gather: int = 1
+    """1: the build has the instruction GATHER; 0: it has not [1]."""
+    operand_checks: int = 1
+    """1: descriptors and operands are checked before an instruction leaves; 0: they are trusted, wrong ones do anything [1]."""
+    event_counters: int = 1
+    """1: every event of ``model/events.py`` has a counter; 0: only ``time`` has, the others read as 0 [1]."""
 
     def __post_init__(self):
         for name, low, high in (
@@ -98,10 +108,11 @@ class UnitParams:
             ("chi_words", 16, 65536), ("vector_words", 16, 4096), ("n_luts", 1, 8), ("lut_bits", self.adc_bits, 12),
             ("program_words", 16, 2048), ("loop_depth", 1, 8), ("set_cycles", 1, 4095), ("set_gap_cycles", 1, 4095),
             ("reset_cycles", 1, 4095), ("reset_gap_cycles", 1, 4095), ("counter_bits", 16, 64), ("capacitor", 0, 1),
-            ("slot_bits", 2, 5), ("line_words", 0, 4096),
+            ("slot_bits", 2, 5), ("line_words", 0, 4096), ("refresh", 0, 1), ("n_exponents", 4, 8), ("gather", 0, 1),
+            ("operand_checks", 0, 1), ("event_counters", 0, 1),
         ):
             _check(self, name, low, high)
-        for name in ("vector_width", "chi_words", "vector_words", "program_words"):
+        for name in ("vector_width", "chi_words", "vector_words", "program_words", "n_exponents"):
             if getattr(self, name) & (getattr(self, name) - 1):
                 raise ParamsError(f"{name} = {getattr(self, name)}: must be a power of two")
         for name in ("n_rows", "n_cols"):
@@ -110,6 +121,8 @@ class UnitParams:
 
         if self.capacitor and self.slot_bits >= self.line_bits:
             raise ParamsError(f"slot_bits = {self.slot_bits}: must be below line_bits = {self.line_bits}")
+        if self.capacitor and not self.event_counters:
+            raise ParamsError("event_counters = 0: the capacitor scheme counts its trains and ramps, it must be 1")
 
     def with_lanes(self, lanes: int) -> "UnitParams":
         """The same build with another number of lanes and at least the same chi capacity (up to the largest depth)."""

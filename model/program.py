@@ -11,7 +11,8 @@ W += rate * delta * x, in chi LSB of step_us / weight_range_us / eps: ``U = roun
 
 Entries: ``setup`` (look-up tables, one packet each), ``clear`` (constants, chi), ``train`` and ``evaluate`` (two images a
 turn of the loop: one packet is received while the image before is computed), ``train_one`` and ``evaluate_one`` (a single
-image), ``scan`` (refresh), ``dump_<k>``, ``load_<k>``. Source: design choice; equations Nandakumar 2020 (papers.md B2).
+image), ``scan`` (refresh, if the build has it), ``dump_<k>``, ``load_<k>``. Source: design choice; equations
+Nandakumar 2020 (papers.md B2).
 """
 import math
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from model.commands import MatrixDescriptor
 from model.isa import BKind, Half, Opcode, Sequence, VectorOp, Wait, Walk, encode
 from model.params import Params, UnitParams
 
-__all__ = ["ACTIVATIONS", "ONE", "ZERO_EXPONENT", "CapacityError", "Compiler", "Program", "check_sides", "compile_experiment",
+__all__ = ["ACTIVATIONS", "ONE", "CapacityError", "Compiler", "Program", "check_sides", "compile_experiment",
            "compile_network"]
 
 ONE = 16320
@@ -30,9 +31,6 @@ ONE = 16320
 
 SLOPE_ONE = 32767
 """Raw value of the largest derivative."""
-
-ZERO_EXPONENT = 7
-"""Exponent register that every chain of exponents starts from; it stays ``Compiler.first_exponent``."""
 
 BACK_SHIFT = 1
 """Bits of a delta code that a transpose read leaves out; its window is 2^BACK_SHIFT times shorter than a forward read's.
@@ -154,10 +152,15 @@ class Compiler:
         self.params, self.u, self.layers = params, params.unit, layers
         self.loss, self.rate, self.activation = loss, rate, activation
         self.n_layers = len(layers) - 1
+        self.zero_exponent = params.unit.n_exponents - 1
+        """Exponent register that every chain of exponents starts from; it stays ``first_exponent``."""
         self.output_scale = output_scale
         self.program = Program(params, layers)
         self.loops = 0                                   # open where the program is being written
         self.program.matrices = self._place_matrices()
+        if self.n_layers > self.zero_exponent:
+            raise CapacityError(f"{self.n_layers} layers: the build has unit.n_exponents = {self.u.n_exponents}, enough for "
+                                f"{self.zero_exponent}")
         self._place_vectors()
         self._tables()
         self._entries()
@@ -289,7 +292,7 @@ class Compiler:
             self._vector(VectorOp.ADD, self.h[layer], self.h[layer], count, b_kind=BKind.IMMEDIATE,
                          imm=round(ONE / self.activation.full))
         self._clear_more()
-        self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=ZERO_EXPONENT,
+        self._vector(VectorOp.SET_EXPONENT, 0, 0, 1, e_dst=self.zero_exponent,
                      imm=self.first_exponent)
         for matrix in range(self.n_layers if self.program.accumulates else 0):
             self._emit(Opcode.CLEAR, matrix=matrix)
@@ -324,6 +327,8 @@ class Compiler:
 
     def _upkeep(self):
         """Entries that the trainer runs from time to time."""
+        if not self.u.refresh:
+            return
         self._entry("scan")
         for matrix in range(self.n_layers):
             self._scan(matrix)
@@ -369,7 +374,8 @@ class Compiler:
             if layer < last:
                 unit[layer] = self._hidden_error(layer, unit[layer + 1])
             self._vector(VectorOp.SCALE, self.code[layer], self.delta[layer], self.layers[layer],
-                         e_dst=layer % ZERO_EXPONENT, e_src=ZERO_EXPONENT if layer == last else (layer + 1) % ZERO_EXPONENT)
+                         e_dst=layer % self.zero_exponent,
+                         e_src=self.zero_exponent if layer == last else (layer + 1) % self.zero_exponent)
             if layer == last:
                 self._emit(Opcode.EMIT, src=self.h[last], count=self.layers[-1])
         for layer in range(last, 0, -1):
@@ -431,7 +437,7 @@ class Compiler:
         if mantissa == 1 << u.rate_bits:
             mantissa, exponent = mantissa >> 1, exponent + 1
         self._emit(Opcode.UPDATE, Wait.VECTOR | Wait.LINES, matrix=layer - 1, accumulate=1, threshold=1, walk_src=walk[0],
-                   walk_shift=walk[1], lane_src=lanes[0], lane_shift=lanes[1], rate=mantissa, e=layer % ZERO_EXPONENT,
+                   walk_shift=walk[1], lane_src=lanes[0], lane_shift=lanes[1], rate=mantissa, e=layer % self.zero_exponent,
                    exponent=exponent)
 
     def _scan(self, matrix):

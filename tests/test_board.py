@@ -126,8 +126,11 @@ def test_a_unit_that_starves_and_registers_that_are_not(experiment):
         backend.close()
 
 
-def test_state_moves_between_backends(experiment):
+@pytest.mark.parametrize("target", [SMALL, pytest.param(TARGETS["icebreaker"], marks=pytest.mark.slow)],
+                         ids=["small", "icebreaker"])
+def test_state_moves_between_backends(target):
     """A board's state is the model's; either goes on from the other's, to equal digests."""
+    experiment = experiment_of(target.unit, target.link.convert_cycles, LAYERS, IMAGES)
     data, program = datasets.load("digits"), compile_experiment(experiment, experiment.rate)
     packets = program.packets("train", data.train_images[:30], data.train_labels[:30])
 
@@ -136,13 +139,14 @@ def test_state_moves_between_backends(experiment):
         backend.execute("clear") if state is None else backend.restore(state)
         return backend
 
-    with virtual() as board:
+    with VirtualBoard(target) as board:
         one = begun(BoardBackend(experiment.params, 1, board.port))
         other = begun(ModelBackend(experiment.params, 1))
         states = []
         for backend in (one, other):
             backend.run("train", packets[:20])
-            backend.execute("scan")
+            if "scan" in program.entries:
+                backend.execute("scan")
             backend.run("train", packets[20:25])
             states.append(backend.state())
         assert states[0].keys() == states[1].keys()
@@ -232,6 +236,7 @@ def test_a_run_whose_cable_was_pulled_is_resumed(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--backend", "board"], "needs the serial port"), (["--backend", "model", "--port", "x"], "only the backend board"),
     (["--target", "none"], "unknown target"), (["--target", "icebreaker", "--scheme", "capacitor"], "capacitor = 0"),
+    (["--target", "icebreaker", "--refresh", "100"], "unit.refresh = 0"),
 ])
 def test_bad_options(arguments, message, capsys):
     assert main(["--dataset", "digits", *arguments]) == 2

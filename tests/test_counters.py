@@ -89,6 +89,31 @@ def test_timing():
 FEW = {"time": 3, "host_wait": 1, "instructions": 1}                # index 2 without an event
 
 
+def test_only_time():
+    """A build without event counters: ``time`` counts, all others read as 0."""
+    dut = Counters(dataclasses.replace(U, event_counters=0), WIDTHS)
+
+    async def bench(ctx):
+        async def count(pattern):
+            for step in pattern:
+                ctx.set(dut.events, {"time": step})
+                await ctx.tick()
+            ctx.set(dut.events, {})
+            await ctx.tick()
+
+        await count([1, 0, 1, 1, 0, 1] * 9)
+        assert [await _read(ctx, dut, index) for index in range(N_EVENTS)] == [36] + [0] * (N_EVENTS - 1)
+        await count([1])
+        ctx.set(dut.clear, 1)
+        ctx.set(dut.events, {"time": 1})
+        await ctx.tick()
+        ctx.set(dut.clear, 0)
+        await count([1, 1])
+        assert await _read(ctx, dut, 0) == 3
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("widths", [WIDTHS, unit_widths(U), dict.fromkeys(WIDTHS, 1), FEW], ids=["all", "unit", "ones", "few"])
 @pytest.mark.parametrize("pattern", ["most", "random"])
 def test_every_read(widths, pattern):
@@ -136,9 +161,10 @@ def test_max_age():
         assert max_age(n) == longest + 2
 
 
-@pytest.mark.parametrize("u", [UnitParams(), UnitParams(capacitor=1), SMALL.unit, dataclasses.replace(SMALL.unit, lanes=5)])
+@pytest.mark.parametrize("u", [UnitParams(), UnitParams(capacitor=1), SMALL.unit, dataclasses.replace(SMALL.unit, lanes=5),
+                               dataclasses.replace(SMALL.unit, refresh=0)])
 def test_unit_widths(u):
-    assert unit_widths(u) == event_widths(*(unit(u) for unit in UNITS))
+    assert unit_widths(u) == event_widths(*(unit(u) for unit in UNITS if u.refresh or unit is not Refresh))
 
 
 def test_event_widths():

@@ -19,10 +19,17 @@ BUILDS = st.builds(
     ("n_rows", 801, "n_rows = 801: must be a multiple of vector_width = 32"),
     ("chi_bits", 11, "chi_bits = 11: allowed is 12 to 16"),
     ("outer_bits", 8, "outer_bits = 8: allowed is 2 to 7"),
+    ("n_exponents", 6, "n_exponents = 6: must be a power of two"),
+    ("operand_checks", 2, "operand_checks = 2: allowed is 0 to 1"),
 ])
 def test_unit_ranges(field, value, message):
     with pytest.raises(ParamsError, match=message):
         dataclasses.replace(MNIST.unit, **{field: value})
+
+
+def test_capacitors_need_their_counters():
+    with pytest.raises(ParamsError, match="event_counters = 0"):
+        UnitParams(capacitor=1, event_counters=0)
 
 
 def test_tile_ranges():

@@ -74,6 +74,7 @@ def test_a_line_has_no_more_words_than_the_build_holds():
     ((784, 250, 10), {"n_luts": 2}, r"network needs 4 look-up tables: the build holds unit.n_luts = 2"),
     ((784, 250, 10), {"program_words": 64}, r"program of \d+ instructions: the build holds unit.program_words = 64"),
     ((700, 250, 250, 250, 250, 250), {"n_tiles": 2, "chi_words": 4096}, r"layer \d+ \(251 rows\) fits no tile"),
+    ((64, 32, 16, 16, 10), {"n_exponents": 4}, r"4 layers: the build has unit.n_exponents = 4, enough for 3"),
 ])
 def test_what_does_not_fit_is_said(layers, unit, message):
     params = Params(unit=dataclasses.replace(MNIST.unit, **unit))

@@ -161,6 +161,25 @@ def test_errors_stop_with_code_and_pc(program, error, pc):
     assert final == {"done": 0, "error": error, "error_pc": pc}
 
 
+@pytest.mark.parametrize(("without", "program"), [
+    ("refresh", [encode(Opcode.CLEAR, matrix=0), encode(Opcode.SCAN, matrix=0)]),
+    ("gather", [encode(Opcode.GATHER, count0=1, count1=1)]),
+])
+def test_instructions_that_a_build_lacks(without, program):
+    unit = dataclasses.replace(U, **{without: 0})
+    assert run([*program, encode(Opcode.HALT)], u=unit)[1] == {
+        "done": 0, "error": Error.ILLEGAL_OPCODE, "error_pc": len(program) - 1}
+
+
+def test_operands_are_trusted():
+    """Without operand checks only what the sequencer itself needs to know is an error."""
+    unit = dataclasses.replace(U, operand_checks=0)
+    beyond = encode(Opcode.EMIT, src=U.vector_words - 1, count=3 * U.vector_width)
+    assert run([beyond, encode(Opcode.HALT)])[1]["error"] == Error.BAD_ADDRESS
+    assert run([beyond, encode(Opcode.HALT)], u=unit)[1] == {"done": 1, "error": 0, "error_pc": 0}
+    assert run([encode(Opcode.DUMP, matrix=0), encode(Opcode.HALT)], u=unit)[1]["error"] == Error.NOT_CLEARED
+
+
 def test_running_past_the_end():
     _, final, _ = run([encode(Opcode.VECTOR, op=VectorOp.SET_EXPONENT)] * U.program_words)
     assert final == {"done": 0, "error": Error.PROGRAM_END, "error_pc": U.program_words}
@@ -255,10 +274,12 @@ def interact(script, u=U):
 
 async def load(ctx, dut, program):
     for index, word in enumerate(program):
-        ctx.set(dut.program_write.stb, 1)
-        ctx.set(dut.program_write.address, index)
-        ctx.set(dut.program_write.data, word)
-        await ctx.tick()
+        for part in range(4):
+            ctx.set(dut.program_write.stb, 1)
+            ctx.set(dut.program_write.address, index)
+            ctx.set(dut.program_write.part, part)
+            ctx.set(dut.program_write.data, word >> 32 * part & 0xFFFF_FFFF)
+            await ctx.tick()
     ctx.set(dut.program_write.stb, 0)
 
 
@@ -376,7 +397,7 @@ class Driven(Elaboratable):
             port = getattr(dut, name)
             if name == "program_write":
                 m.d.comb += [getattr(port, part).eq(any_value(m, len(getattr(port, part)), f"write_{part}"))
-                             for part in ("stb", "address", "data")]
+                             for part in ("stb", "address", "part", "data")]
             elif name not in taken:
                 m.d.comb += port.ready.eq(any_value(m, 1, f"{name}_ready"))
         m.d.comb += Assert(~dut.valid | dut.running)

@@ -1,4 +1,4 @@
-"""hdl.vector_memory against its twin: four readers, three writers, held reads, the asserted exclusion."""
+"""hdl.vector_memory against its twin: four readers, three writers, held reads, the asserted exclusions."""
 import dataclasses
 
 import numpy as np
@@ -22,23 +22,26 @@ def test_rtl_is_the_twin(width):
         expected = dict.fromkeys(READERS)
         host = None
         for _ in range(800):
-            for name in READERS:                     # reads see the memory before this cycle's write
+            writer = rng.choice(["w_vector", "w_lines", "none"])
+            words = {name: _word(rng, u) for name in ("w_vector", "w_lines")}
+            host = host or (_word(rng, u) if rng.random() < 0.5 else None)
+            written = words.get(writer, host)
+            for name in READERS:
                 port = getattr(dut, name)
                 en, addr = int(rng.random() < 0.6), int(rng.integers(u.vector_words))
+                if written and addr == written["addr"]:      # asserted
+                    en = 0
                 ctx.set(port.en, en)
                 ctx.set(port.addr, addr)
                 if en:
                     expected[name] = twin.read(u.constants, vec, addr).tolist()
-            writer = rng.choice(["w_vector", "w_lines", "none"])
-            for name in ("w_vector", "w_lines"):
+            for name, word in words.items():
                 port, chosen = getattr(dut, name), name == writer
                 ctx.set(port.en, chosen)
-                word = _word(rng, u)
                 for field, value in word.items():
                     ctx.set(getattr(port, field), value)
                 if chosen:
                     twin.write(u.constants, vec, word["addr"], word["mask"], np.array(word["data"]))
-            host = host or (_word(rng, u) if rng.random() < 0.5 else None)
             ctx.set(dut.w_host.valid, host is not None)
             if host is not None:
                 ctx.set(dut.w_host.payload, host)
@@ -70,4 +73,25 @@ def test_two_writers_are_an_error():
         await ctx.tick()
 
     with pytest.raises(AssertionError, match="write in one cycle"):
+        simulate(dut, bench)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("writer", ["w_vector", "w_lines", "w_host"])
+def test_reading_what_is_written_is_an_error(reader, writer):
+    dut = VectorMemory(U)
+
+    async def bench(ctx):
+        read, write = getattr(dut, reader), getattr(dut, writer)
+        word = write.payload if writer == "w_host" else write
+        ctx.set(read.en, 1)
+        ctx.set(read.addr, 5)
+        ctx.set(word.addr, 5)
+        ctx.set(word.mask, 1)
+        await ctx.tick()
+        ctx.set(write.valid if writer == "w_host" else write.en, 1)
+        await ctx.tick()
+        await ctx.tick()
+
+    with pytest.raises(AssertionError, match="read while it is written"):
         simulate(dut, bench)

@@ -139,7 +139,8 @@ def _error_of(u, op, f, matrices, ok, line, cleared, torn):
 
     line, cleared, torn: of ``UnitState``. Not the state itself: numba counts references to each of its arrays at every call.
     """
-    if op < 0 or (op == _VECTOR and f[0] > 10) or (op >= _FIRE and not u.capacitor):
+    if op < 0 or (op == _VECTOR and f[0] > 10) or (op >= _FIRE and not u.capacitor) or (
+            op == _SCAN and not u.refresh) or (op == _GATHER and not u.gather):
         return _ILLEGAL_OPCODE
     if op in (_DRIVE, _READ, _UPDATE, _SCAN, _CLEAR, _DUMP, _LOAD, _FIRE, _POINT, _TRIM, _FLIP, _SEAL):
         if f[0] >= u.n_matrices or not ok[f[0]]:
@@ -177,9 +178,11 @@ def _error_of(u, op, f, matrices, ok, line, cleared, torn):
 
 
 @borrowing
-def _vector_command(op, f):
+def _vector_command(u, op, f):
+    last = u.n_exponents - 1
     if op == _VECTOR:
-        return VectorCommand(f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0)
+        return VectorCommand(f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8],
+                             f[9] & last, f[10] & last, 0, 0, 0, 0, 0)
     if op == _GATHER:
         return VectorCommand(_VECTOR_OP_GATHER, f[0], 0, 0, 0, 0, 0, 0, 0, 0, 0, f[1], f[2], f[3], f[4], f[5])
     return VectorCommand(_VECTOR_OP_EMIT, 0, f[0], 0, 0, f[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -192,7 +195,7 @@ def _lines_command(u, op, f, d, line, inverted):
     first, count = (d[_COL0], d[_COLS]) if cols_side else (d[_ROW0], d[_ROWS])
     if op == _DRIVE:
         return lines_command(_LINES_DRIVE, d[_TILE], f[1], first=first, count=count, address=f[2], shift=f[3], trains=f[4],
-                             scaled=f[5], e=f[6], dither=f[7], fine=f[8])
+                             scaled=f[5], e=f[6] & (u.n_exponents - 1), dither=f[7], fine=f[8])
     if op == _READ:
         half = _INVERTED if f[2] == _DIFFERENCE and inverted else f[2]
         return lines_command(_LINES_READ, d[_TILE], f[1], half=half, select=f[3], first=first,
@@ -214,11 +217,12 @@ def _axes(d):
 
 
 @borrowing
-def _update_command(op, f, d):
+def _update_command(u, op, f, d):
     walk_first, walk_count, lane_first, lane_count = _axes(d)
     if op == _UPDATE:
         return UpdateCommand(_UPDATE_UPDATE, f[1], f[2], f[10], f[3], f[4], walk_count, f[5], f[6], lane_count,
-                             d[_WORDS_PER_LINE], d[_CHI_BASE], f[7], f[8], f[9], d[_TILE], d[_WALK], walk_first, lane_first)
+                             d[_WORDS_PER_LINE], d[_CHI_BASE], f[7], f[8] & (u.n_exponents - 1), f[9], d[_TILE], d[_WALK],
+                             walk_first, lane_first)
     kind = _UPDATE_CLEAR if op == _CLEAR else _UPDATE_DUMP if op == _DUMP else _UPDATE_LOAD
     return UpdateCommand(kind, 0, 0, 0, 0, 0, walk_count, 0, 0, lane_count, d[_WORDS_PER_LINE], d[_CHI_BASE], 0, 0, 0, d[_TILE],
                          d[_WALK], walk_first, lane_first)
@@ -366,7 +370,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
                 taken = read_unit.trim(u, command, tc, tiles, rngs_program, lines, counters, tick)
             free[_LINES_UNIT] = now + taken
         elif op == _VECTOR or op == _GATHER or op == _EMIT:
-            command = _vector_command(op, f)
+            command = _vector_command(u, op, f)
             free[_VECTOR_UNIT] = now + vector_unit.execute(u, command, vec, luts, exponents, peak,
                                                            counters, emitted)
             if op == _EMIT:
@@ -376,7 +380,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             free[_SCAN_UNIT] = now + refresh.scan(u, command, tc, convert_cycles, tiles, rngs_read, rngs_program,
                                                   lines, dirty, counters, tick)
         elif op != _WAIT:
-            command = _update_command(op, f, matrices[f[0]])
+            command = _update_command(u, op, f, matrices[f[0]])
             if op == _UPDATE:
                 if command.accumulate and f[0] < len(sums):
                     _record(u, command, vec, exponents, sums[f[0]], followed[f[0]], operands)
