@@ -191,7 +191,7 @@ class Operands(wiring.Component):
                     m.d.comb += self.lane_codes.eq(Cat(lanes)[place * group_bits:(place + 1) * group_bits])
 
     def _store(self, m, started, load, word, group):
-        """Keep them in a memory, ``word`` a cycle after ``load``, in order. What was not written is 0 (``filled``: last group)."""
+        """Keep them in a memory, ``word`` a cycle after ``load``, in order. Not written: 0 (``filled``: last group)."""
         u, parts = self.u, self.u.lanes // self.u.vector_width
         m.submodules.lanes = lanes = memory.Memory(shape=data.ArrayLayout(len(word), parts), depth=u.groups_max, init=[])
         write = lanes.write_port(granularity=1)
