@@ -29,7 +29,6 @@ from amaranth import (
     EnableInserter,
     Instance,
     Module,
-    ResetInserter,
     Signal,
 )
 from amaranth.lib import wiring
@@ -114,7 +113,7 @@ class Board(wiring.Component):
         m.submodules.uart, m.submodules.link = uart, frames = Uart(u, link), Link(u, link)
         bridge, encoder, unit = HostBridge(u, link), EventEncoder(u, link), Top(u, bridged=True)
         m.submodules.host_bridge = bridge
-        m.submodules.event_encoder = ResetInserter(unit_reset)(encoder)
+        m.submodules.event_encoder = DomainRenamer("encoder")(encoder)
         renamed = DomainRenamer({"sync": "unit", "link": "sync"})(unit)
         m.submodules.unit = renamed if self.target and self.target.gate == "dcca" else EnableInserter({"unit": enable})(renamed)
 
@@ -156,12 +155,13 @@ class Board(wiring.Component):
         return m
 
     def _clocks(self, m, enable, unit_reset):
-        """The domains ``sync`` (with a target) and ``unit``."""
+        """The domains ``sync`` (with a target), ``unit`` and ``encoder``."""
         target = self.target
         m.domains.unit = unit = ClockDomain()
         held = Signal(init=1)                           # thousands of registers listen: straight from one
         m.d.sync += held.eq(unit_reset)
-        m.d.comb += unit.rst.eq(held)
+        m.domains.encoder = encoder = ClockDomain()     # the board's clock, the unit's reset
+        m.d.comb += [unit.rst.eq(held), encoder.clk.eq(ClockSignal("sync")), encoder.rst.eq(held)]
         if target is None:
             m.d.comb += unit.clk.eq(ClockSignal("sync"))
             return

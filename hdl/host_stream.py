@@ -215,7 +215,7 @@ class HostStream(wiring.Component):
         m.d.comb += [
             word.eq(Mux(self.i_emit.valid, self.i_emit.payload.as_value(), self.i_dump.payload.as_value())),
             valid.eq(self.i_emit.valid | self.i_dump.valid), free.eq(~self.m_axis_tvalid | self.m_axis_tready),
-            self.i_emit.ready.eq(free & word_end), self.i_dump.ready.eq(free & word_end & ~self.i_emit.valid),
+            self.i_emit.ready.eq(free & word_end), self.i_dump.ready.eq(free & word_end),
             self.events.packets_out.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
         ]
         m.d.sync += Assert(~(self.i_emit.valid & self.i_dump.valid), "EMIT and DUMP at once")

@@ -177,6 +177,7 @@ class Sequencer(wiring.Component):
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
         all_idle, stopping, host_wait = Signal(), Signal(), Signal()
+        others, others_idle = Signal(), Signal()         # but for the update unit: it may leave; all are idle
         polarity, torn, is_torn = self.polarity, self.torn, Signal()
         if u.capacitor:
             fires, d_own = Signal(), ~operand(d_word, Opcode.READ, "polarity")[1]       # fires: by the polarity of its matrix
@@ -190,7 +191,9 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
-            go.eq(valid & sound & ~(stopping & all_idle) & ~(needs & ~idle).any()),
+            # the update unit's ``ready`` comes late, from lanes all over a chip: it chooses between what is decided for both
+            go.eq(Mux(self.o_update.ready, others & ~(stopping & others_idle), others & ~needs[2])),
+            others.eq(valid & sound & ~(needs & ~(idle | 0b0100)).any()), others_idle.eq((idle | 0b0100).all()),
             host_wait.eq((is_wait & self.accepting) | (calls[-1] & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]
@@ -254,7 +257,11 @@ class Sequencer(wiring.Component):
         decoded = Cat(*(is_opcode(opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT)),
                       *(is_opcode(opcode, *opcodes) for opcodes in (
                           (Opcode.LOAD,), (Opcode.WAIT,), (Opcode.CLEAR, Opcode.LOAD), (Opcode.HALT,))))
-        m.d.sync += Assert(~valid | (Cat(calls, is_load, is_wait, clears, halts) == decoded), "not the decoded instruction")
+        kept = Cat(calls, is_load, is_wait, clears, halts)
+        if u.capacitor:
+            own = is_opcode(opcode, Opcode.READ) & ~operand(word, Opcode.READ, "polarity")[1]
+            kept, decoded = Cat(kept, fires), Cat(decoded, is_opcode(opcode, Opcode.FIRE) | own)
+        m.d.sync += Assert(~valid | (kept == decoded), "not the decoded instruction")
 
         # time stands still while only the host is waited for
         waiting = Signal()

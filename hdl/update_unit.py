@@ -108,10 +108,11 @@ class UpdateUnit(wiring.Component):
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
         busy, ended, accept, parked = Signal(), Signal(), Signal(), Signal()
+        resting, ending_next = Signal(init=1), Signal()  # resting: idle, or ending
         is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
-            self.i.ready.eq(~busy | ended), accept.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(resting & ~chi.pulse_valid), accept.eq(self.i.valid & self.i.ready),
             self.active.eq((self.i.valid & ~busy) | (busy & ~parked) | chi.active), self.accumulator_active.eq(chi.active),
         ]
         with m.If(ended):
@@ -210,9 +211,11 @@ class UpdateUnit(wiring.Component):
             parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ending & (self.hold == crowded)
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
-        # a cycle ahead, so that ``ready`` comes from a register: all done but the last word's threshold, which may yet be due
-        m.d.sync += ending.eq(busy & ~ended & fed & ~head.valid & (is_load | ~(chi.read_valid | chi.sum_valid)) & pulsed
-                              & ~self.o_dump.valid)
+        # a cycle ahead, so that ``ready`` comes from registers: all done but the last word's threshold, which may yet be due
+        m.d.comb += ending_next.eq(busy & ~ended & fed & ~head.valid & (is_load | ~(chi.read_valid | chi.sum_valid)) & pulsed
+                                   & ~self.o_dump.valid)
+        m.d.sync += [ending.eq(ending_next), resting.eq(~accept & (~busy | ended | ending_next)),
+                     Assert(resting == (~busy | ending), "resting is not what it says")]
         m.d.sync += was_pulsed.eq(pulsed)
         m.d.comb += ended.eq(ending & ~chi.pulse_valid)
 
