@@ -194,8 +194,8 @@ def netlist_of(board: BoardTarget) -> Path:
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
-                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail", "--router", "router2",
-                 *target.place.split()]
+                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail",
+                 *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split()]
     if target.settings:
         design = json.loads(netlist)
         design["modules"][target.top]["settings"] = target.settings
