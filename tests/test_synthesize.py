@@ -129,7 +129,7 @@ PROOFS = {
     "vector_alu": (dataclasses.replace(TINY, vector_width=2),),
     "vector_unit": (dataclasses.replace(TINY, vector_width=2),),
 }
-"""Blocks whose netlist is proved in a smaller build yet: arguments of the class."""
+"""Blocks whose netlist is proved in a build of their own, smaller than TINY or with small buffers: arguments of the class."""
 START = ("read_verilog -sv rtl.v; chformal -remove; hierarchy -check -top {name}; proc; flatten; delete t:$print; memory_map; "
          "opt_clean; opt -full; select -set cut {cut}; expose @cut %ci1:+[A,B] w:* %i; "
          "expose -cut @cut %co1:+[Y] w:* %i; delete @cut; opt_clean; "
@@ -138,18 +138,19 @@ START = ("read_verilog -sv rtl.v; chformal -remove; hierarchy -check -top {name}
 SIDES = ("techmap; opt_clean; splitnets w:register*; rename {name} rtl; design -stash rtl; design -load start; "
          "{synth}; {spoil}techmap -autoproc -map +/ecp5/cells_sim.v; opt_clean; splitnets w:register*; rename {name} netlist; "
          "design -stash netlist; design -copy-from rtl -as rtl rtl; design -copy-from netlist -as netlist netlist; async2sync; ")
-PROOF = ("equiv_make rtl netlist both; hierarchy -top both; opt_clean; design -save both; techmap -map same.v; "
+PROOF = ("equiv_make rtl netlist both; hierarchy -top both; opt_clean; design -save both; techmap -map same.v; scc -expect 0; "
          "setundef -init -zero; sat -verify -prove-asserts -seq 1 both; design -load both; "
          "equiv_simple; equiv_induct; equiv_status -assert")
 """Each register and output is the same at the start, and in a cycle if it was so before: ``equiv_*`` look at no start.
-A register without an initial value, as of a memory's output, starts at 0."""
+A register without an initial value, as of a memory's output, starts at 0. No pair may
+close a combinational loop: ``equiv_make`` can give a net of the RTL the name of what it is made of."""
 SAME = """(* techmap_celltype = "$equiv" *) module same(input A, B, output Y);
     assign Y = A;
     \\$assert same (.A(A == B), .EN(1'b1));
 endmodule
 """
 CUT = {"update_unit": "t:$mul r:B_WIDTH>=8 %i"}
-"""Products that are cut, all where nothing else is said: here only those that a solver takes too long for."""
+"""Products that are cut, all where nothing else is said. Of the update unit only wide ones: its traced code is a factor."""
 
 
 def prove_netlist(name, folder, spoil=""):
