@@ -150,7 +150,8 @@ SAME = """(* techmap_celltype = "$equiv" *) module same(input A, B, output Y);
 endmodule
 """
 CUT = {"update_unit": "t:$mul r:B_WIDTH>=8 %i"}
-"""Products that are cut, all where nothing else is said. Of the update unit only wide ones: its traced code is a factor."""
+"""Products that are cut, all where nothing else is said. With all cut, a bit of the update unit's trace is left
+unproven."""
 
 
 def prove_netlist(name, folder, spoil=""):
