@@ -98,19 +98,23 @@ class VectorUnit(wiring.Component):
         ]
         with m.If(start):
             m.d.sync += [gather.eq(new_is[VectorOp.GATHER]), emit.eq(new_is[VectorOp.EMIT]), row.eq(next_element), pos.eq(0),
-                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0),
-                         single.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1)),
-                         row_end.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1))]
+                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
+            if u.gather:
+                m.d.sync += [single.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1)),
+                             row_end.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1))]
             with m.If(new_is[VectorOp.GATHER]):
                 m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1), row_last.eq(new.count1 == 1)]
             with m.Else():
                 m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width),
                              row_last.eq(new.count <= u.vector_width)]
         with m.Elif(issue):
-            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1)),
-                         row_end.eq(single | (~row_end & (left0 == 2)))]
+            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
+            if u.gather:
+                m.d.sync += row_end.eq(single | (~row_end & (left0 == 2)))
             with m.If(row_end):
                 m.d.sync += [left1.eq(left1 - 1), row_last.eq(left1 == 2), row.eq(next_element)]
+        if not u.gather:
+            m.d.comb += row_end.eq(1)
         with m.If(issue):
             m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
 
