@@ -55,8 +55,10 @@ def markdown(results: list[dict]) -> str:
 
 def _row(result):
     return (f"`{_command(result)}`", f"{100 * result['test_accuracy']:.2f} %", f"{result['cycles_per_image']:.0f}",
-            f"{result['programming_cycles_per_image']:.0f}", f"{result['refresh_cycles_per_image']:.0f}",
-            f"{result.get('transfer_cycles_per_image', 0):.0f}", f"{result['pulses_per_image']:.2f}",
+            *("not counted" if result[name] is None else f"{result[name]:.0f}"
+              for name in ("programming_cycles_per_image", "refresh_cycles_per_image")),
+            f"{result.get('transfer_cycles_per_image', 0):.0f}",
+            "not counted" if result["pulses_per_image"] is None else f"{result['pulses_per_image']:.2f}",
             f"{result['ms_per_image']:.2f}",
             f"{result['training_s'] / 60:.0f} min", result["machine"], f"`{result['digest'][:8]}`")
 

@@ -1,7 +1,7 @@
 """The picture of a run over the images trained: accuracy, and what its scheme programs.
 
 Mixed precision: SET pulses per image and filling of the accumulators. Capacitors have neither: cycles per image, which show the
-transfers.
+transfers; also where the build counts no pulses.
 """
 from pathlib import Path
 
@@ -24,12 +24,13 @@ def draw_curve(records: list[dict], result: dict, path: Path):
     figure.suptitle(f"{result['dataset']} {layers}, seed {result['seed']}, backend {result['backend']}: "
                     f"test accuracy {100 * result['test_accuracy']:.2f} %")
     _accuracy(panels[0], train, epochs)
-    if capacitors:
+    if capacitors or result["pulses_per_image"] is None:
         panels[1].plot(_of(train, "images"), _of(train, "cycles_per_image"), color="tab:red")
-        panels[1].set_ylabel("cycles per image with transfers [1]")
+        panels[1].set_ylabel(f"cycles per image{' with transfers' if capacitors else ''} [1]")
     else:
         panels[1].plot(_of(train, "images"), _of(train, "pulses_per_image"), color="tab:red")
         panels[1].set_ylabel("SET pulses per image [1]")
+    if not capacitors:
         _filling(panels[2], chi)
     panels[1].set_ylim(bottom=0)
     panels[-1].set_xlabel("images trained [1]")

@@ -58,7 +58,9 @@ class Display:
 
     def _train(self, entry):
         note = (f"{entry['images']}/{self.total}, {1e3 / max(entry['ms_per_image'], 1e-9):.0f} images/s, "
-                f"accuracy {100 * entry['accuracy']:.1f} %, {entry['pulses_per_image']:.1f} pulses/image")
+                f"accuracy {100 * entry['accuracy']:.1f} %")
+        if entry["pulses_per_image"] is not None:
+            note += f", {entry['pulses_per_image']:.1f} pulses/image"
         name = f"epoch {entry['epoch'] + 1}"
         self.bar.update(self.task, description=name, note=note)
         now = time.monotonic()
@@ -81,7 +83,8 @@ def print_summary(console: Console, result: dict, out: str):
     table.add_column(justify="right")
     table.add_column()
     per_image = result["cycles_per_image"]
-    apart = {"programming": "", "refresh": f"{result['refreshes']} cells rewritten"}
+    counted = result["pulses_per_image"] is not None
+    apart = {"programming": "", "refresh": f"{result['refreshes']} cells rewritten"} if counted else {}
     if result.get("transfers"):
         apart = {"transfer": f"{result['transfers']} transfers"}
     other = per_image - sum(result[f"{name}_cycles_per_image"] for name in apart)
@@ -90,10 +93,11 @@ def print_summary(console: Console, result: dict, out: str):
         ("training accuracy", f"{100 * result['train_accuracy']:.2f} %", "last epoch, each image before its update"),
         ("images trained", f"{result['images_trained']}", f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''}"),
         ("cycles per image", f"{per_image:.1f}", "1 cycle = 1 ns nominal"),
-        ("  compute", f"{other:.1f}", ""),
+        *((("  compute", f"{other:.1f}", ""),) if apart else ()),
         *((f"  {name}", f"{result[f'{name}_cycles_per_image']:.1f}", note) for name, note in apart.items()),
-        ("SET pulses per image", f"{result['pulses_per_image']:.2f}", "without refresh"),
-        ("saturations", f"{result['saturations']}", "lines, elements, chi, updates"),
+        *((("SET pulses per image", f"{result['pulses_per_image']:.2f}", "without refresh"),
+           ("saturations", f"{result['saturations']}", "lines, elements, chi, updates")) if counted else (
+               ("other events", "not counted", "event_counters = 0"),)),
         ("run time per image", f"{result['ms_per_image']:.3f} ms", ""),
         ("conservation", "holds" if result["conservation_ok"] else "BROKEN", f"{result['weights_checked']} weights checked"),
         ("digest", result["digest"][:16], ""),

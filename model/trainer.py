@@ -81,7 +81,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
     total = experiment.epochs * min(experiment.images, len(data.train_labels))
     tests = min(experiment.test_images or len(data.test_labels), len(data.test_labels))
     found = checkpoints.found if checkpoints else None
-    at, meter, hits = _Position(), _Meter(backend), np.zeros(0, dtype=bool)
+    at, meter, hits = _Position(), _Meter(backend, bool(experiment.params.unit.event_counters)), np.zeros(0, dtype=bool)
     if found:
         at, hits = _Position(**found.meta["trainer"]["position"]), found.arrays["hits"]
         meter.total, meter.wall_s = found.meta["trainer"]["counters"], found.meta["trainer"]["wall_s"]
@@ -154,7 +154,7 @@ def run(experiment: Experiment, data: Dataset, backend: Backend[P], compile_prog
         "backend": backend.name, "scheme": experiment.scheme, "dataset": data.name, "layers": list(experiment.layers),
         "seed": experiment.seed, "images_trained": at.trained, "epochs": experiment.epochs, "test_images": tests,
         "test_accuracy": test_accuracy, "train_accuracy": train_accuracy,
-        **_figures(meter.total, at.trained), "transfers": at.transfers,
+        **_figures(meter.total, at.trained, meter.counted), "transfers": at.transfers,
         "transfer_cycles_per_image": at.transfer_cycles / at.trained, "ms_per_image": 1e3 * meter.wall_s / at.trained,
         "training_s": meter.wall_s, "machine": machine(),
         "conservation_ok": bool(conservation_ok), "weights_checked": int(weights_checked),
@@ -185,10 +185,13 @@ def _occupancy(backend: Backend, program: Program, eps: int) -> dict:
 
 
 class _Meter:
-    """Counters and wall time of training alone: tests, dumps and clearing are left out by ``rebase``."""
+    """Counters and wall time of training alone: tests, dumps and clearing are left out by ``rebase``.
 
-    def __init__(self, backend: Backend):
-        self.backend = backend
+    ``counted``: the build counts more than time.
+    """
+
+    def __init__(self, backend: Backend, counted: bool):
+        self.backend, self.counted = backend, counted
         self.base = backend.counters()
         self.total = dict.fromkeys(self.base, 0)
         self.wall_s = 0.0
@@ -210,17 +213,23 @@ class _Meter:
         self.wall_s += wall_s
         for name, value in delta.items():
             self.total[name] += value
-        step["pulses_per_image"] = (delta["set_pos"] + delta["set_neg"]) / images
+        step["pulses_per_image"] = (delta["set_pos"] + delta["set_neg"]) / images if self.counted else None
         step["cycles_per_image"] = delta["time"] / images
         step["ms_per_image"] = 1e3 * wall_s / images
 
 
-def _figures(total: dict[str, int], images: int) -> dict:
+def _figures(total: dict[str, int], images: int, counted: bool) -> dict:
     """Figures of ``result.json`` that follow from the counters of training.
 
     ``cycles_by_phase`` are totals; phases of units that work at once overlap. The reads inside a refresh scan count in
-    ``phase_scan`` and in their own phases. Cycles spent waiting for the host are no unit time and stand apart.
+    ``phase_scan`` and in their own phases. Cycles spent waiting for the host are no unit time and stand apart. Where the build
+    counts only time, what follows from other counters is None.
     """
+    if not counted:
+        unknown = ("programming_cycles_per_image", "refresh_cycles_per_image", "host_wait_cycles", "pulses_per_image",
+                   "saturations", "refreshes")
+        return {"cycles_per_image": total["time"] / images, "cycles_by_phase": {"time": total["time"]}, "events": {},
+                **dict.fromkeys(unknown)}
     phases = {name: value for name, value in total.items() if name.startswith("phase_") or name in ("time", "control")}
     events = {name: value for name, value in total.items() if name not in phases and name != "host_wait"}
     return {
