@@ -16,6 +16,18 @@ module EHXPLLL #(
   always @(posedge CLKI) if (left != 0) left <= left - 1;
 endmodule
 
+// The same for the iCE40.
+module SB_PLL40_PAD #(
+  parameter FEEDBACK_PATH = "SIMPLE", parameter DIVR = 0, parameter DIVF = 0, parameter DIVQ = 0, parameter FILTER_RANGE = 0
+) (
+  input PACKAGEPIN, input RESETB, input BYPASS, output PLLOUTGLOBAL, output LOCK
+);
+  reg [6:0] left = 100;
+  assign PLLOUTGLOBAL = PACKAGEPIN;
+  assign LOCK = left == 0;
+  always @(posedge PACKAGEPIN) if (left != 0) left <= left - 1;
+endmodule
+
 // Gate of the clock network: CE counts where the clock is low, so that no pulse is cut.
 module DCCA (input CLKI, input CE, output CLKO);
   reg open = 1;

@@ -14,7 +14,7 @@ same way.
 
 Ports: clk_in, reset_n In(1) (a button; asynchronous), rx In(1), tx Out(1), busy Out(1) (a lamp: a request is executed). Without a
 target: clk, rst, rx, tx, busy.
-Timing: of its blocks. Source: design choice; EHXPLLL and DCCA: Lattice FPGA-TN-02200.
+Timing: of its blocks. Source: design choice; EHXPLLL and DCCA: Lattice FPGA-TN-02200; SB_PLL40_PAD: FPGA-TN-02052.
 """
 import argparse
 import sys
@@ -91,7 +91,7 @@ TARGETS = {
     "ulx3s-85f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=55, gate="dcca", link=LinkParams(divisor=18), unit=_paper()),
     "ecp5-25f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="enable", link=LinkParams(divisor=10),
                        unit=_digits(capacitor=1, n_luts=8, program_words=1024, vector_words=512, loop_depth=4)),
-    "icebreaker": Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", link=LinkParams(divisor=4, trace=0,
+    "icebreaker": Target(family="ice40", oscillator_mhz=12, clock_mhz=24, gate="enable", link=LinkParams(divisor=8, trace=0,
                          receive_log2=9, reply_log2=9), unit=_smallest()),
 }
 """Name -> board."""
@@ -190,10 +190,18 @@ class Board(wiring.Component):
         m.d.comb += sync.rst.eq(reset)
 
     def _pll(self, clock, locked):
+        """The PLL of the family, from ``clk_in`` to ``clock``."""
+        make = {"ecp5": self._ecp5_pll, "ice40": self._ice40_pll}.get(self.target.family)
+        if make is None:
+            raise ParamsError(f"family = {self.target.family}: only ecp5 and ice40 have a PLL here; without, clock_mhz is "
+                              "oscillator_mhz")
+        return make(clock, locked)
+
+    def _ecp5_pll(self, clock, locked):
         """EHXPLLL, feedback from its output: 5 MHz at the phase detector, 600 MHz or a little less in the oscillator."""
         target = self.target
-        if target.family != "ecp5" or target.oscillator_mhz % 5 or target.clock_mhz % 5:
-            raise ParamsError(f"clock_mhz = {target.clock_mhz}: only ECP5 boards have a PLL here, for multiples of 5 MHz")
+        if target.oscillator_mhz % 5 or target.clock_mhz % 5:
+            raise ParamsError(f"clock_mhz = {target.clock_mhz}: an ECP5 board's PLL here makes multiples of 5 MHz of such")
         divide = 600 // target.clock_mhz
         return Instance(
             "EHXPLLL", p_CLKI_DIV=target.oscillator_mhz // 5, p_CLKFB_DIV=target.clock_mhz // 5, p_CLKOP_DIV=divide,
@@ -203,6 +211,20 @@ class Board(wiring.Component):
             i_CLKI=self.clk_in, i_CLKFB=clock, i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0), i_PHASESEL1=Const(0),
             i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0), i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0),
             o_CLKOP=clock, o_LOCK=locked)
+
+    def _ice40_pll(self, clock, locked):
+        """SB_PLL40_PAD: the oscillator's clock at the phase detector, 533 to 1066 MHz in the PLL's oscillator."""
+        target = self.target
+        shifts = [shift for shift in range(1, 7) if 533 <= target.clock_mhz << shift <= 1066
+                  and (target.clock_mhz << shift) % target.oscillator_mhz == 0]
+        if not shifts or not 10 <= target.oscillator_mhz <= 25:
+            raise ParamsError(f"clock_mhz = {target.clock_mhz}: an iCE40 board's PLL here multiplies an oscillator of 10 to 25 MHz, "
+                              "so that clock_mhz 2^n is a multiple of it, from 533 to 1066 MHz")
+        factor = (target.clock_mhz << shifts[0]) // target.oscillator_mhz
+        return Instance(
+            "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(0, 4), p_DIVF=Const(factor - 1, 7),
+            p_DIVQ=Const(shifts[0], 3), p_FILTER_RANGE=Const(1, 3), i_PACKAGEPIN=self.clk_in, i_RESETB=Const(1), i_BYPASS=Const(0), o_PLLOUTGLOBAL=clock,
+            o_LOCK=locked)
 
 
 def main(arguments: list[str] | None = None) -> int:
