@@ -218,13 +218,13 @@ class Board(wiring.Component):
         shifts = [shift for shift in range(1, 7) if 533 <= target.clock_mhz << shift <= 1066
                   and (target.clock_mhz << shift) % target.oscillator_mhz == 0]
         if not shifts or not 10 <= target.oscillator_mhz <= 25:
-            raise ParamsError(f"clock_mhz = {target.clock_mhz}: an iCE40 board's PLL here multiplies an oscillator of 10 to 25 MHz, "
-                              "so that clock_mhz 2^n is a multiple of it, from 533 to 1066 MHz")
+            raise ParamsError(f"clock_mhz = {target.clock_mhz}: an iCE40 board's PLL here multiplies an oscillator of 10 to 25 "
+                              "MHz, so that clock_mhz 2^n is a multiple of it, from 533 to 1066 MHz")
         factor = (target.clock_mhz << shifts[0]) // target.oscillator_mhz
         return Instance(
             "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(0, 4), p_DIVF=Const(factor - 1, 7),
-            p_DIVQ=Const(shifts[0], 3), p_FILTER_RANGE=Const(1, 3), i_PACKAGEPIN=self.clk_in, i_RESETB=Const(1), i_BYPASS=Const(0), o_PLLOUTGLOBAL=clock,
-            o_LOCK=locked)
+            p_DIVQ=Const(shifts[0], 3), p_FILTER_RANGE=Const(1, 3),
+            i_PACKAGEPIN=self.clk_in, i_RESETB=Const(1), i_BYPASS=Const(0), o_PLLOUTGLOBAL=clock, o_LOCK=locked)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,7 @@
 """A board: training through a virtual one equals the model backend; faults of the line end in the same digest or in one error."""
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from cosim.faults import Faults
 from cosim.link import Link, LinkError
 from cosim.train import main
 from cosim.virtual_board import VirtualBoard
-from hdl.board import TARGETS, Target
+from hdl.board import TARGETS, Board, Target
 from hdl.host_bridge import HostBridge
 from hdl.synthesize import netlist_of
+from hdl.verilog import verilog_of
 from model import datasets
 from model.link_format import Command, LinkParams
 from model.machine import ModelBackend
@@ -259,3 +262,29 @@ def test_targets_have_a_rate_the_host_can_meet():
     assert set(TARGETS) >= {"ulx3s-85f", "icebreaker"}
     with pytest.raises(ParamsError, match="divisor"):
         Target(family="ice40", oscillator_mhz=12, clock_mhz=12, gate="enable", unit=SMALL.unit, link=LinkParams(divisor=5))
+
+
+@pytest.mark.parametrize(("name", "vco_mhz"), [("ulx3s-85f", 550), ("ecp5-25f", 600), ("icebreaker", 768)])
+def test_pll_makes_the_boards_clock(name, vco_mhz):
+    """Out of the parameters of the primitive, by the data sheets' equations."""
+    target = TARGETS[name]
+    text = verilog_of(Board(target.unit, target=target), "board")
+    set_to = {key: int(value, 16) if base == "h" else int(value)
+              for key, base, value in re.findall(r"\.(CLK\w*_DIV|DIV\w)\((?:\d+'([hd]))?([0-9a-f]+)\)", text)}
+    if target.family == "ecp5":
+        clock_mhz = target.oscillator_mhz * set_to["CLKFB_DIV"] / set_to["CLKI_DIV"]
+        oscillator_mhz = clock_mhz * set_to["CLKOP_DIV"]
+    else:
+        oscillator_mhz = target.oscillator_mhz * (set_to["DIVF"] + 1) / (set_to["DIVR"] + 1)
+        clock_mhz = oscillator_mhz / 2 ** set_to["DIVQ"]
+    assert (clock_mhz, oscillator_mhz) == (target.clock_mhz, vco_mhz)
+
+
+@pytest.mark.parametrize("target", [
+    dataclasses.replace(SMALL, oscillator_mhz=12),
+    dataclasses.replace(TARGETS["icebreaker"], clock_mhz=52, link=LinkParams(divisor=17)),
+    dataclasses.replace(SMALL, family="other"),
+], ids=["ecp5", "ice40", "other"])
+def test_a_clock_that_no_pll_makes(target):
+    with pytest.raises(ParamsError, match="PLL"):
+        verilog_of(Board(target.unit, target=target), "board")
