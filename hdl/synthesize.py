@@ -219,7 +219,8 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     if target.constraints:
         inputs[target.constraints] = (CONSTRAINTS / target.constraints).read_text(encoding="utf-8")
         if target.family == "ecp5":
-            inputs[target.constraints] += "".join(f'FREQUENCY NET "{net}" {target.target_mhz} MHZ;\n' for net in _clocks(design, target.top))
+            inputs[target.constraints] += "".join(
+                f'FREQUENCY NET "{net}" {target.target_mhz} MHZ;\n' for net in _clocks(design, target.top))
     inputs["arguments"] = " ".join(arguments)
     wheel = f"yowasp-nextpnr-{target.family}"
     return _step(f"place-{target.name}-seed{seed}", inputs, wheel,
