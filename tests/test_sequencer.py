@@ -496,4 +496,4 @@ def test_formal_resumed_as_stopped():
 
 @pytest.mark.formal
 def test_formal_polarity_changes_by_flip():
-    prove(PolarityChangesByFlip(FORMAL), "sequencer_polarity", depth=2, cover_depth=24)
+    prove(PolarityChangesByFlip(FORMAL), "sequencer_polarity", depth=2, cover_depth=24, timeout_s=900)
