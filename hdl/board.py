@@ -74,11 +74,11 @@ def _digits(**changes):
                                 vector_words=256, n_luts=4, program_words=256, loop_depth=2), **changes})
 
 
-def _smallest(**changes):
+def _smallest():
     """64-54-10 with as little logic as there is: a lane, vector words of an element, nothing that its training does not need."""
-    return _digits(**{**dict(lanes=1, vector_width=1, n_rows=65, n_cols=54, eps_log2=7, chi_bits=8, chi_words=4096,
-                             vector_words=512, lut_bits=8, loop_depth=1, update_max_steps=1, counter_bits=32, n_exponents=4,
-                             refresh=0, gather=0, operand_checks=0, event_counters=0), **changes})
+    return _digits(lanes=1, vector_width=1, n_rows=65, n_cols=54, eps_log2=7, chi_bits=8, chi_words=4096, vector_words=512,
+                   lut_bits=8, loop_depth=1, update_max_steps=1, counter_bits=32, n_exponents=4, refresh=0, gather=0,
+                   operand_checks=0, event_counters=0)
 
 
 def _paper(**changes):
