@@ -22,7 +22,7 @@ command (proved in ``tests/test_walker.py``), and a command starts on an empty p
 Ports
 -----
 i : In(stream.Signature(UpdateCommand(u)))
-    Commands; ``ready`` when idle, and in the cycle that ends a command.
+    Commands; ``ready``, a register, when idle, and in the cycle that ends a command.
 vector, exponents : vector memory port "update"; E registers, sampled when the command is accepted.
 o_pulse, pulse_busy : to and from the pulse generator.
 o_dump, i_load : streams of words, see above.
@@ -40,10 +40,10 @@ trace_* : for recorders; strobes are high for one cycle:
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
-    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 3
+    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 4
             +  cycles held, and waited at the end, for the pulse generator (phase_program)
-    CLEAR   walk_count g + 14       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
-                                                                            LOAD    walk_count g (b + 1) + 12
+    CLEAR   walk_count g + 15       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
+                                                                            LOAD    walk_count g (b + 1) + 15
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
@@ -108,11 +108,11 @@ class UpdateUnit(wiring.Component):
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
         busy, ended, accept, parked = Signal(), Signal(), Signal(), Signal()
-        resting, ending_next = Signal(init=1), Signal()  # resting: idle, or ending
+        resting = Signal(init=1)                        # idle, or ending
         is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
         m.d.comb += [
-            self.i.ready.eq(resting & ~chi.pulse_valid), accept.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(resting), accept.eq(self.i.valid & self.i.ready),
             self.active.eq((self.i.valid & ~busy) | (busy & ~parked) | chi.active), self.accumulator_active.eq(chi.active),
         ]
         with m.If(ended):
@@ -208,16 +208,13 @@ class UpdateUnit(wiring.Component):
             empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
             pulsed.eq(~chi.pulse_valid & (pulses.level == 0) & ~self.pulse_busy),
             # nothing moves before the generator does: the queue is empty and it is busy, or it does not take the queue's first
-            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ending & (self.hold == crowded)
+            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ended & (self.hold == crowded)
                       & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
         ]
-        # a cycle ahead, so that ``ready`` comes from registers: all done but the last word's threshold, which may yet be due
-        m.d.comb += ending_next.eq(busy & ~ended & fed & ~head.valid & (is_load | ~(chi.read_valid | chi.sum_valid)) & pulsed
-                                   & ~self.o_dump.valid)
-        m.d.sync += [ending.eq(ending_next), resting.eq(~accept & (~busy | ended | ending_next)),
-                     Assert(resting == (~busy | ending), "resting is not what it says")]
-        m.d.sync += was_pulsed.eq(pulsed)
-        m.d.comb += ended.eq(ending & ~chi.pulse_valid)
+        # a cycle ahead, so that ``ready`` is a register: whether a word is due is known all over a chip, and late
+        m.d.comb += ending.eq(busy & ~ended & empty & pulsed & ~self.o_dump.valid)
+        m.d.sync += [was_pulsed.eq(pulsed), ended.eq(ending), resting.eq(~accept & (~busy | ended | ending)),
+                     Assert(resting == (~busy | ended), "resting is not what it says")]
 
         # DUMP: the word is asked for, two cycles later its parts pass, one a cycle
         with m.If(is_dump & streams & ~dump_stall):

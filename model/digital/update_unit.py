@@ -10,7 +10,7 @@ int32[words * beats, vector_width].
 Timing: the cycles of ``model/digital/walker.py``. A due word that is read in cycle r enters the FIFO of pulse commands in cycle
 r + 3 and is offered from cycle r + 5 on; the generator takes it when it is ready. In a cycle in which more than PULSE_DEPTH -
 IN_FLIGHT commands were in the FIFO the cycle before, no word is issued, and everything before the accumulator waits. The unit is
-ready when the pipeline is empty, and one cycle after FIFO and pulse generator are.
+ready one cycle after pipeline, FIFO and pulse generator are.
 """
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ def begin(u, command, vec, exponents, counters):
     reads, at = np.empty(count * groups, np.int64), np.zeros(7, np.int64)
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
     at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
-    at[6] = max(at[4], idle + 1)
+    at[6] = at[4] + 1
     lane_codes = np.zeros(groups * u.lanes, np.int32)
     if not sweep:
         base, shift = command.lane_src * width, command.lane_shift
@@ -183,7 +183,7 @@ def sweep_cycles(u, command):
         return 2
     if command.op == _DUMP:
         return words * (banks + 3) + 12
-    return words * (banks + 1) + 12 if command.op == _LOAD else words + 14
+    return words * (banks + 1) + 15 if command.op == _LOAD else words + 15
 
 
 @borrowing
