@@ -15,7 +15,7 @@ from model.commands import LinesOp, UpdateOp
 from model.isa import Half, Opcode, VectorOp, Walk
 from model.params import UnitParams
 
-__all__ = ["Decoder", "DescriptorCheck", "MatrixAxes", "OperandCheck", "RightMatrix", "is_opcode", "operand"]
+__all__ = ["Decoder", "DescriptorCheck", "MatrixAxes", "OperandCheck", "RightMatrix", "about_columns", "is_opcode", "operand"]
 
 
 def operand(word, opcode: Opcode, name: str):
@@ -28,6 +28,12 @@ def operand(word, opcode: Opcode, name: str):
 def is_opcode(opcode, *values):
     """1 if ``opcode`` is one of ``values``."""
     return opcode.matches(*(f"{int(value):06b}" for value in values))
+
+
+def about_columns(word, walk):
+    """1 if an instruction that names a matrix, with this walk axis, is about its columns: driven, not READ, or the walk axis."""
+    # of these opcodes, bit 3 tells those about the walk axis, bit 1 READ: about the side that is not driven
+    return Mux(word[3], walk == Walk.COLS, operand(word, Opcode.DRIVE, "transpose") ^ word[1])
 
 
 def _bits(most):
@@ -89,8 +95,8 @@ class OperandCheck(wiring.Component):
 
     Members
     -------
-    word, matrix, matrix_ok : In
-        Instruction, the descriptor it names, and whether there is such a one and it is right.
+    word, matrix, matrix_ok, columns : In
+        Instruction, the descriptor it names, whether there is such a one and it is right, and ``about_columns`` of them.
     axes : Out(MatrixAxes)
         What the instruction needs of the descriptor. READ: ``count`` is how many outputs it reads.
     undefined, bad_matrix, bad_address : Out(1), Out(1), Out(3)
@@ -101,7 +107,7 @@ class OperandCheck(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
-            "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "axes": Out(MatrixAxes(u)),
+            "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "columns": In(1), "axes": Out(MatrixAxes(u)),
             "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
 
     def elaborate(self, platform):
@@ -121,8 +127,7 @@ class OperandCheck(wiring.Component):
             m.d.comb += end.eq((Cat(1, address[:bits + 1]) + Cat(count[:shift].any(), words[:bits + 1])) >> 1)
             return end[bits + 1] | (end[bits] & end[:bits].any()) | address[bits + 1:].any() | words[bits + 1:].any()
 
-        # of the opcodes that name a matrix, bit 3 tells those about the walk axis, bit 1 READ: about the side that is not driven
-        columns = Mux(opcode[3], matrix.walk == Walk.COLS, value(Opcode.DRIVE, "transpose") ^ opcode[1])
+        columns = self.columns
         side, read_count = Signal.like(axes.count), value(Opcode.READ, "count")
         counted = is_opcode(opcode, Opcode.READ) & (read_count != 0)
         m.d.comb += [

@@ -15,7 +15,7 @@ stored : Out(StoredSignature(u))
 
 Timing: as ``hdl.line_driver``. Source: design choice.
 """
-from amaranth import Assert, Module, Signal
+from amaranth import Assert, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -82,10 +82,11 @@ class LineStore(wiring.Component):
                      self.active.eq(i.clear | i.en | i.start | self.integrate)]
         with m.If(i.start):
             m.d.sync += stored.steps.eq(i.steps)
-        with m.If(i.start | (self.integrate & ~self.last)):
-            m.d.sync += [self.integrate.eq(1), step.eq(step + 1)]
-        with m.Elif(self.integrate):
-            m.d.sync += [self.integrate.eq(0), step.eq(0)]
+        with m.If(self.integrate):
+            m.d.sync += [self.integrate.eq(~self.last), step.eq(Mux(self.last, 0, step + 1))]
+        with m.Elif(i.start):
+            m.d.sync += [self.integrate.eq(1), step.eq(1)]
+        m.d.sync += Assert(~(self.integrate & i.start), "started within a window")
         if u.capacitor:
             m.submodules.random = random = ShiftRegister(u)
             train = Signal()

@@ -136,9 +136,10 @@ class ReadUnit(wiring.Component):
         magnitude, limited = Signal.like(lines.magnitude), Signal(width)
         word_sum, total = Signal(range(width * u.line_max + 1)), self.total
         loaded, summed = Signal(), Signal()             # magnitude, word_sum hold a word not yet in total
-        to_trains, cleared = Signal(), Signal()         # a DRIVE of the train drivers leaves the sum as it is
-        m.d.comb += cleared.eq(lines.clear & ~(lines.columns if u.capacitor else 0))
-        m.d.sync += [loaded.eq(loading), summed.eq(loaded & ~cleared & ~to_trains)]
+        # the lines were cleared in the cycle before; a DRIVE of the train drivers leaves the sum as it is
+        cleared, to_trains = Signal(), Signal()
+        m.d.sync += [cleared.eq(lines.clear & ~(lines.columns if u.capacitor else 0)), loaded.eq(loading),
+                     summed.eq(loaded & ~to_trains)]
         with m.If(loading):
             m.d.sync += [magnitude.eq(lines.magnitude), limited.eq(over)]
         with m.If(loaded):
@@ -168,17 +169,17 @@ class ReadUnit(wiring.Component):
             with m.If(~idle):
                 m.d.comb += lines.columns.eq(to_trains)
         with m.FSM(name="ctl") as ctl:
-            with m.State("IDLE"):
-                m.d.sync += to_trains.eq(0)
+            with m.State("IDLE"):                       # ``valid`` comes late: it decides no more than it must
+                m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps), store.eq(command.store),
+                             line_word.eq(first_word), address.eq(command.address + (command.op == LinesOp.DRIVE)),
+                             index.eq(0), first_seen.eq(0), to_trains.eq(0)]
                 if u.capacitor:
                     m.d.sync += dithers.eq(0)
                 with m.If(self.i.valid):
-                    m.d.sync += [idle.eq(0), left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps),
-                                 store.eq(command.store), line_word.eq(first_word), address.eq(command.address)]
+                    m.d.sync += idle.eq(0)
                     with m.Switch(command.op):
                         with m.Case(LinesOp.DRIVE):
                             m.d.comb += [lines.clear.eq(1), self.vector.en.eq(1), phase_drive.eq(1)]
-                            m.d.sync += address.eq(command.address + 1)
                             if u.capacitor:
                                 m.d.comb += lines.columns.eq(command.trains)
                                 m.d.sync += [to_trains.eq(command.trains), dithers.eq(command.dither)]
@@ -195,7 +196,6 @@ class ReadUnit(wiring.Component):
                             m.d.sync += [
                                 self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.half.eq(command.half),
                                 self.range.eq(command.range), self.out_first.eq(command.first), outputs.eq(command.count),
-                                index.eq(0), first_seen.eq(0),
                             ]
                             m.d.comb += [lines.start.eq(~self.program_busy), self.events.phase_window.eq(1)]
                             m.next = "WAIT"

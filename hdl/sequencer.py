@@ -30,7 +30,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.decoder import Decoder, DescriptorCheck, MatrixAxes, OperandCheck, RightMatrix, is_opcode, operand
+from hdl.decoder import Decoder, DescriptorCheck, MatrixAxes, OperandCheck, RightMatrix, about_columns, is_opcode, operand
 from hdl.host_stream import LoadCommand
 from hdl.ports import (
     AcceptCommand,
@@ -126,10 +126,12 @@ class Sequencer(wiring.Component):
         # d: with what the check needs of its descriptor; the rest of that is chosen here, to keep the memory's fan-out small
         m.submodules.check = check = OperandCheck(u)
         d_word, d_index = Signal(isa.INSTRUCTION_BITS), Signal(4)
-        d_matrix = {name: Signal(check.matrix[name].shape(), name=f"d_{name}") for name in ("rows", "cols", "walk")}
+        f_matrix = matrices[read.data[16:20]]
+        d_matrix = {name: Signal(check.matrix[name].shape(), name=f"d_{name}") for name in ("rows", "cols")}
         with m.If(step):
             m.d.sync += [f_valid.eq(1), d_valid.eq(f_valid), d_word.eq(read.data),
-                         *(kept.eq(matrices[read.data[16:20]][name]) for name, kept in d_matrix.items())]
+                         check.columns.eq(about_columns(read.data, f_matrix.walk)),
+                         *(kept.eq(f_matrix[name]) for name, kept in d_matrix.items())]
         m.d.comb += [
             d_index.eq(d_word[16:20]), check.word.eq(d_word),
             check.matrix_ok.eq((d_index < u.n_matrices) & matrix_ok.bit_select(d_index, 1)),
@@ -177,7 +179,6 @@ class Sequencer(wiring.Component):
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
         all_idle, stopping, host_wait = Signal(), Signal(), Signal()
-        others, others_idle = Signal(), Signal()         # but for the update unit: it may leave; all are idle
         polarity, torn, is_torn = self.polarity, self.torn, Signal()
         if u.capacitor:
             fires, d_own = Signal(), ~operand(d_word, Opcode.READ, "polarity")[1]       # fires: by the polarity of its matrix
@@ -191,9 +192,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
-            # the update unit's ``ready`` comes late, from lanes all over a chip: it chooses between what is decided for both
-            go.eq(Mux(self.o_update.ready, others & ~(stopping & others_idle), others & ~needs[2])),
-            others.eq(valid & sound & ~(needs & ~(idle | 0b0100)).any()), others_idle.eq((idle | 0b0100).all()),
+            go.eq(valid & sound & ~(needs & ~idle).any() & ~(stopping & all_idle)),
             host_wait.eq((is_wait & self.accepting) | (calls[-1] & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]

@@ -178,12 +178,12 @@ def update(u, command, vec, exponents, chi, dirty, net, tile_constants, tile_sta
 @borrowing
 def sweep_cycles(u, command):
     """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
-    words, banks = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
+    words, parts = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
     if words == 0:
         return 2
     if command.op == _DUMP:
-        return words * (banks + 3) + 12
-    return words * (banks + 1) + 15 if command.op == _LOAD else words + 15
+        return words * (parts + 3) + 12
+    return words * (parts + 1) + 15 if command.op == _LOAD else words + 15
 
 
 @borrowing
