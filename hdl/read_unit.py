@@ -119,17 +119,15 @@ class ReadUnit(wiring.Component):
         first_place, first_word = command.first[:place_bits], command.first[place_bits:]
         m.d.comb += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width)]
 
-        # v, or ~v where it is below 0, then |v| shifted and limited to line_max on its way to the line drivers
+        # |v|, then shifted and limited to line_max on its way to the line drivers
         fetched = self.vector.data
-        distance, below = Signal(data.ArrayLayout(unsigned(u.element_bits), width)), Signal(width)
+        absolute = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
         loading, phase_drive = Signal(), Signal()
         shifted = [Signal(u.element_bits + u.capacitor, name=f"shifted{k}") for k in range(width)]
         over, added = Signal(width), Signal(DITHER_BITS)
         m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
         for k in range(width):
-            absolute = Signal(u.element_bits, name=f"absolute{k}")
-            m.d.comb += absolute.eq(distance[k] + below[k])
-            m.d.comb += shifted[k].eq(absolute + added >> shift if u.capacitor else absolute >> shift)
+            m.d.comb += shifted[k].eq(absolute[k] + added >> shift if u.capacitor else absolute[k] >> shift)
             m.d.comb += lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits]))
 
         # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
@@ -187,8 +185,8 @@ class ReadUnit(wiring.Component):
                             m.next = "LOAD"
                         with m.Case(LinesOp.POINT):
                             m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
-                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), below.eq(0), shift.eq(0)]
-                            m.d.sync += [distance[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
+                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), shift.eq(0)]
+                            m.d.sync += [absolute[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
                             m.next = "STORE"
                         if u.capacitor:
                             self._start_window(m, command)
@@ -209,9 +207,8 @@ class ReadUnit(wiring.Component):
                              left.eq(left - width)]
                 for k in range(width):
                     sign = fetched[k][-1]
-                    value = fetched[k] ^ sign.replicate(u.element_bits)
-                    m.d.sync += [distance[k].eq(Mux(valid[k], value, 0)), below[k].eq(sign & valid[k]),
-                                 lines.polarity[k].eq(sign)]
+                    distance = (fetched[k] ^ sign.replicate(u.element_bits)) + sign
+                    m.d.sync += [absolute[k].eq(Mux(valid[k], distance, 0)), lines.polarity[k].eq(sign)]
                 with m.If(final):
                     m.next = "STORE"
             with m.State("STORE"):                      # the last word enters the line drivers
