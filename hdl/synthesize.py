@@ -55,13 +55,16 @@ _HINTS = {"ecp5": "setattr -set keep 1 *.bank?/t:$*ff* *.bank??/t:$*ff*; ",
 """ECP5: registers of the accumulator's banks stay apart: of equal ones merged, one would drive lanes all over the chip. iCE40:
 block RAMs are scarce, so the look-up tables of a unit of one lane go to the SPRAM, which cannot be initialised."""
 _MAP = {
-    "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -json netlist.json",
+    "ecp5": "wreduce; techmap -map ecp5_map.v; synth_ecp5 {options} -top {top} -run begin:map_ram; "
+            # with more read ports Yosys' own library takes hours and gigabytes, see ecp5_rams.txt
+            "memory_libmap -lib ecp5_rams.txt t:$mem_v2 r:RD_PORTS>8 %i; "
+            "synth_ecp5 {options} -top {top} -run map_ram: -json netlist.json",
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
     # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
     "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; techmap; opt -fast; "
             "dfflegalize -cell $_DFF_P_ 01; abc; opt -fast; memory_unpack",
 }
-_FILES = {"ecp5": ("ecp5_map.v",)}
+_FILES = {"ecp5": ("ecp5_map.v", "ecp5_rams.txt")}
 """Files of ``constraints`` that Yosys reads."""
 _STAT = {"ecp5": "stat -json", "ice40": "stat -json", "asic": "stat -json -tech cmos"}
 _CELLS = {

