@@ -12,6 +12,8 @@ descriptor as many bits are kept as a right one needs (``hdl.decoder.RightMatrix
 Timing: write: response 2 cycles after the later of address and data came. Read: data 3 cycles after the address was taken.
 Source: design choice; AMBA AXI protocol specification (ARM IHI 0022), chapters A3 and B1.
 """
+from itertools import groupby
+
 from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,6 +27,8 @@ from model.regmap import ADDRESS_BITS, register_map
 __all__ = ["OKAY", "SLVERR", "Registers", "kept"]
 
 OKAY, SLVERR = 0, 2
+PAGE_BITS = 6
+"""log2 of the words of a page; registers fill a page from its start on [bit]."""
 
 
 class Registers(wiring.Component):
@@ -93,9 +97,22 @@ class Registers(wiring.Component):
                 m.d.comb += self.matrices[int(register[7:register.index("]")])][field].eq(signal)
         return storage
 
+    def _pages(self, address):
+        """Of every page but the counters': its number, whether ``address`` is a register of it, which one it is, and all."""
+        pages = []
+        for page, registers in groupby(self.map.registers.values(), lambda register: register.address // 4 >> PAGE_BITS):
+            registers = [register for register in registers if not register.name.startswith("COUNTER.")]
+            if registers:
+                assert [register.address // 4 % (1 << PAGE_BITS) for register in registers] == [*range(len(registers))]
+                here = (address[PAGE_BITS:] == page) & (address[:PAGE_BITS] < len(registers))
+                pages.append((page, here, address[:(len(registers) - 1).bit_length()], registers))
+        return pages
+
     def _write(self, m, storage):
         """The channels AW, W and B; returns when they must be clocked."""
         address, word, strobe = self.s_axil_awaddr[2:], self.s_axil_wdata, self.s_axil_wstrb
+        pages = self._pages(address)
+        in_program, in_page = Signal(), Signal(len(pages))
         commit, there = Signal(), self.s_axil_awvalid & self.s_axil_wvalid      # commit: both are taken
         m.d.comb += [self.s_axil_awready.eq(commit), self.s_axil_wready.eq(commit)]
         m.d.sync += commit.eq(there & ~commit & ~self.s_axil_bvalid)
@@ -111,14 +128,16 @@ class Registers(wiring.Component):
         pulses = {"start": self.start, "stop": self.stop, "clear": self.clear, "resume": self.resume}
         program, write = self.map.program, self.program_write
         m.d.sync += [pulse.eq(0) for pulse in pulses.values()]
-        m.d.comb += [write.stb.eq(commit & _inside(address, program) & strobe.all()), write.data.eq(word),
+        # looked up in the cycle before ``commit``: the address stands still
+        m.d.sync += [in_program.eq(_inside(address, program)), in_page.eq(Cat(here for _, here, *_ in pages))]
+        m.d.comb += [write.stb.eq(commit & in_program & strobe.all()), write.data.eq(word),
                      write.part.eq(address), write.address.eq(address[2:])]
         with m.If(commit):
-            m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(SLVERR)]
-            with m.Switch(address):
-                for register in self.map.registers.values():
+            m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(Mux(write.stb, OKAY, SLVERR))]
+            for here, (*_, place, registers) in zip(in_page, pages, strict=True):
+                for index, register in enumerate(registers):
                     if register.writable:
-                        with m.Case(register.address // 4):
+                        with m.If(here & (place == index)):
                             m.d.sync += self.s_axil_bresp.eq(OKAY)
                             for field in register.fields.values():
                                 if field.pulse:
@@ -126,8 +145,6 @@ class Registers(wiring.Component):
                                 else:
                                     signal = storage[register.name, field.name]
                                     m.d.sync += signal.eq(written(signal, field.low, field.bits))
-            with m.If(write.stb):
-                m.d.sync += self.s_axil_bresp.eq(OKAY)
         return there | commit | self.s_axil_bvalid | Cat(pulses.values()).any()
 
     def _read(self, m, storage):
@@ -136,37 +153,43 @@ class Registers(wiring.Component):
         have_address, fetched, is_counter = Signal(), Signal(), Signal()
         counters, bits = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4, (2 * N_EVENTS - 1).bit_length()
         assert counters % (1 << bits) == 0
-        new, index = self.s_axil_araddr[2:], address[:bits]                     # index: half of a counter
+        pages = self._pages(address)
+        in_page, known = Signal(len(pages)), Signal()
+        new, is_upper = self.s_axil_araddr[2:], address[0]                      # is_upper: of a counter's halves
         m.d.comb += self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid)
         m.d.sync += self.read_en.eq(0)
         of_counter = (new[bits:] == counters >> bits) & (new[:bits] < 2 * N_EVENTS)
         with m.If(self.s_axil_arvalid & self.s_axil_arready):
             m.d.sync += [have_address.eq(1), address.eq(new), fetched.eq(0), is_counter.eq(of_counter),
-                         self.read_en.eq(of_counter & ~new[0])]
+                         in_page.eq(Cat(here for _, here, *_ in self._pages(new))), self.read_en.eq(of_counter & ~new[0])]
         with m.If(self.s_axil_rvalid & self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 
-        m.d.comb += self.read_index.eq(index[1:])
+        m.d.comb += [self.read_index.eq(address[1:bits]), known.eq(in_page.any())]
         values = {
             ("STATUS", "busy"): self.busy, ("STATUS", "done"): self.done, ("STATUS", "accepting"): self.accepting,
             ("STATUS", "stopped"): self.stopped, ("STATUS", "error"): self.error,
             ("ERROR_PC", "value"): self.error_pc, ("PC", "value"): self.pc, **storage,
         }
+        word = Signal(32)
+        with m.Switch(address[PAGE_BITS:PAGE_BITS + pages[-1][0].bit_length()]):        # where there is none: any word
+            for page, _, place, registers in pages:
+                with m.Case(page) if page != pages[-1][0] else m.Default():
+                    with m.Switch(place):
+                        for index, register in enumerate(registers):
+                            with m.Case(index):
+                                m.d.comb += word.eq(_word(register, values))
         with m.If(have_address & ~fetched):
-            m.d.sync += fetched.eq(1)
+            m.d.sync += [fetched.eq(1), self.s_axil_rdata.eq(word)]
         with m.Elif(have_address):
-            m.d.sync += [have_address.eq(0), self.s_axil_rvalid.eq(1), self.s_axil_rdata.eq(0), self.s_axil_rresp.eq(SLVERR)]
-            with m.Switch(address):
-                for register in self.map.registers.values():
-                    if not register.name.startswith("COUNTER."):
-                        with m.Case(register.address // 4):
-                            m.d.sync += [self.s_axil_rresp.eq(OKAY), self.s_axil_rdata.eq(_word(register, values))]
-            with m.If(is_counter):
-                m.d.sync += self.s_axil_rresp.eq(OKAY)
-                with m.If(index[0]):
-                    m.d.sync += self.s_axil_rdata.eq(upper)
-                with m.Else():
-                    m.d.sync += [self.s_axil_rdata.eq(self.read_value), upper.eq(self.read_value >> 32)]
+            m.d.sync += [have_address.eq(0), self.s_axil_rvalid.eq(1),
+                         self.s_axil_rresp.eq(Mux(known | is_counter, OKAY, SLVERR))]
+            with m.If(~known):
+                m.d.sync += self.s_axil_rdata.eq(0)
+            with m.If(is_counter & is_upper):
+                m.d.sync += self.s_axil_rdata.eq(upper)
+            with m.Elif(is_counter):
+                m.d.sync += [self.s_axil_rdata.eq(self.read_value), upper.eq(self.read_value >> 32)]
         return have_address | self.s_axil_rvalid | self.s_axil_arvalid
 
 
