@@ -12,12 +12,13 @@ Input. Without a command ``s_axis_tready`` is low, so nothing is lost. A command
 A packet has the right length when it has ceil(bytes / 8) beats, ``tlast`` on the last and only there, ``tkeep`` all ones before
 the last, and on the last at least the bytes that are needed (more are ignored). A packet that breaks this is refused: it is
 counted in ``packets_refused``, the rest of it up to ``tlast`` is thrown away, and the command goes on waiting for a right
-one. What a refused packet brought before the fault has been written to its destination, never beyond it: the
-destination's content is undefined until the right packet is complete. ``o_load`` then carries one word with ``count`` 0:
-start again.
-``accepting`` is high from the cycle after a command was taken until the last write of its packet was taken.
-``disarm`` (a pulse) withdraws the command; a packet that was cut by it counts as refused, and its rest is thrown away when the
-next command is armed.
+one. What a refused packet brought up to the wrong beat, and with it, has been written to its destination, never beyond it: the
+destination's content is undefined until the right packet is complete. ``o_load`` carries, in place of a wrong beat's last
+word, one with ``count`` 0: start again.
+``accepting`` is high from the cycle after a command was taken until the last write of its packet was taken, of ``i_load`` until
+its last beat was: the last word may still stand on ``o_load``.
+``disarm`` (a pulse) withdraws the command, and a word on ``o_load``; a packet that was cut by it counts as refused, and its rest
+is thrown away when the next command is armed.
 
 Output. Words of ``i_emit`` and ``i_dump`` (never both in a packet's time: asserted) leave as ceil(count / 4) beats each, at
 least one; words of 1 or 2 elements gather in a beat, up to the end of the packet and, of ``i_dump``, of a chi word. A beat that
@@ -25,10 +26,11 @@ is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep
 
 Ports: ``w_host`` and ``lut_write`` as in ``hdl.vector_memory`` and ``hdl.ports``; ``active``: must be clocked in this cycle.
 ``s_axis_tready`` depends on ``w_host.ready`` and ``o_load.ready`` in the same cycle, on no AXI input. A beat stays on ``s_axis``
-while it passes; only words longer than a beat gather here.
+while it passes; only words longer than a beat gather here, and one waits for ``o_load``.
 Timing: without stalls, in, from the second cycle after the command on: a beat per cycle, or in as many cycles as it fills words
 (of bytes 8 / vector_width, else 4 / vector_width), in 4 entries, of bytes 8; ``s_axis_tready`` is high in the last cycle. A
-word is written with the beat that fills it. Out: one beat or word per cycle, the beat 1 cycle after the word that fills it.
+word is written with the beat that fills it; on ``o_load`` it is 1 cycle later. Out: one beat or word per cycle, the beat 1 cycle
+after the word that fills it.
 Twin: ``model/digital/host_stream.py``. Source: design choice; AMBA AXI4-Stream (ARM IHI 0051).
 """
 from amaranth import Assert, Cat, Const, Module, Mux, Signal
@@ -79,15 +81,17 @@ class HostStream(wiring.Component):
         # a chi word on o_load: its words, elements of the last one
         load_words, load_tail = -(-u.lanes // width), (u.lanes - 1) % width + 1
 
-        # the armed command; ``fresh``: its packet is to begin
-        armed, fresh, loading = Signal(), Signal(), Signal()
-        dst, lut, wide, to_lut = Signal(12), Signal(3), Signal(), Signal()
+        # the armed command; ``fresh``: its packet is to begin; ``listens``: it takes beats of the packet
+        armed, fresh, listens = Signal(), Signal(), Signal()
+        loading, to_lut, to_memory = Signal(), Signal(), Signal()       # one of them
+        dst, lut, wide = Signal(range(u.vector_words)), Signal(3), Signal()
         size = Signal(16)                               # elements of the packet, LOAD: chi words, less one
         n_last, needed = Signal(3), Signal(BEAT_BYTES)  # of the last step: elements less one; of the last beat: bytes
         inside, skipping = Signal(), Signal()           # a packet has begun on s_axis and not ended; up to its end
         # moving with the packet: steps, or chi words, that follow the present one, and whether there are none; the word, or
         # entry, written next; LOAD: place in the chi word
-        rest, none, at, place, place_last = Signal(16), Signal(), Signal(16), Signal(range(load_words)), Signal()
+        rest, none, place, place_last = Signal(16), Signal(), Signal(range(load_words)), Signal()
+        at = Signal(max(u.lut_bits, len(dst)) + 1)      # the highest bit stays: beyond the table
         next_none, next_place_last, next_slot_last = Signal(), Signal(), Signal()
 
         # a beat passes in steps: entries of a table, words, or, where words are longer than a beat, as a whole
@@ -96,34 +100,41 @@ class HostStream(wiring.Component):
         # of the step: the beat's last, the packet's last; it ends a word, a chi word. Decided with the step before
         step_last, final, word_end, chi_end = Signal(), Signal(), Signal(), Signal()
         next_final, next_chi_end = Signal(), Signal()
-        word, mask = Signal(u.element_bits * width), Signal(width)
+        word, kept, mask = Signal(u.element_bits * width), Signal(u.element_bits * width), Signal(width)
         bytes_step, wide_step = min(width, BEAT_BYTES), min(width, BEAT_ELEMENTS)
         m.d.comb += [next_chi_end.eq(loading & next_place_last & next_slot_last),
                      next_final.eq(next_none & (next_chi_end | ~loading))]
 
-        # take beats
-        good, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal()
+        # take beats; ``w_host.ready`` comes late, and ``good`` with it decides what comes next, not what is written
+        good, wrong, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
+        stores, load_free = Signal(), Signal()          # the step writes a word to w_host; o_load can take one
         tail = Mux(loading, 2 * ((load_tail - 1) % BEAT_ELEMENTS) + 1, Mux(wide, Cat(1, size[:2]), size[:3]))   # last byte
-        ready = armed & ~fresh & ~self.disarm
         m.d.comb += [
             good.eq((self.s_axis_tlast == final) & (self.s_axis_tkeep | (~needed & final.replicate(BEAT_BYTES))).all()),
-            go.eq(Mux(loading, self.o_load.ready, self.w_host.ready | ~word_end)),
-            self.s_axis_tready.eq(ready & (skipping | (step_last & go))), take.eq(self.s_axis_tvalid & self.s_axis_tready),
-            offered.eq(self.s_axis_tvalid & ready & ~skipping), move.eq(offered & go),
-            self.events.packets_in.eq(take & ~skipping & good & final),
+            wrong.eq(step_last & ~good), stores.eq(to_memory & word_end),
+            load_free.eq(~self.o_load.valid | self.o_load.ready),
+            offered.eq(self.s_axis_tvalid & listens & ~self.disarm & load_free),
+            go.eq(self.w_host.ready | ~stores), move.eq(offered & go), take.eq(self.s_axis_tvalid & self.s_axis_tready),
+            self.s_axis_tready.eq(~self.disarm & load_free & ((listens & step_last & go) | (armed & ~fresh & skipping))),
+            self.events.packets_in.eq(take & listens & good & final),
         ]
         with m.If(take):
-            m.d.sync += inside.eq(~self.s_axis_tlast)
-            with m.If(skipping):
-                m.d.sync += skipping.eq(~self.s_axis_tlast)
-            with m.Elif(good & final):
-                m.d.sync += armed.eq(0)
+            m.d.sync += [inside.eq(~self.s_axis_tlast), listens.eq(Mux(skipping, self.s_axis_tlast, good & ~final)),
+                         skipping.eq(~self.s_axis_tlast & (skipping | ~good))]
+        with m.If(self.events.packets_in):
+            m.d.sync += armed.eq(0)
+        # refuse: forget what came, wait for tlast, expect the packet from its start
+        refuse = take & listens & ~good
+        m.d.comb += self.events.packets_refused.eq(refuse | (self.disarm & inside & ~skipping))
+        with m.If(refuse):
+            m.d.sync += fresh.eq(1)
         with m.If(fresh):
             # a step is a power of two of elements, so ``size`` falls into steps and the last one's elements
             moves = Mux(loading | to_lut, size, Mux(wide, size >> exact_log2(wide_step), size >> exact_log2(bytes_step)))
             m.d.comb += [next_none.eq(moves == 0), next_place_last.eq(load_words == 1)]
             m.d.sync += [
-                fresh.eq(0), rest.eq(moves), n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
+                fresh.eq(0), listens.eq(armed & ~skipping), rest.eq(moves),
+                n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
                 needed.eq(Cat(tail >= k for k in range(BEAT_BYTES))), at.eq(Mux(to_lut, 0, dst)), place.eq(0),
             ]
         with m.Else():
@@ -132,39 +143,39 @@ class HostStream(wiring.Component):
                 next_place_last.eq(Mux(word_end, Mux(place_last, load_words == 1, place == load_words - 2), place_last)),
             ]
             with m.If(move):
-                m.d.sync += at.eq(at + (to_lut | word_end))
-                with m.If(chi_end | ~loading):
-                    m.d.sync += rest.eq(rest - 1)
+                m.d.sync += [at.eq((at + (to_lut | word_end))[:len(at)] | Cat(Const(0, len(at) - 1), at[-1])),
+                             rest.eq(rest - (chi_end | ~loading))]
                 with m.If(word_end):
                     m.d.sync += place.eq(Mux(place_last, 0, place + 1))
         with m.If(fresh | move):
             m.d.sync += [none.eq(next_none), place_last.eq(next_place_last), step.eq(next_step), final.eq(next_final),
                          chi_end.eq(next_chi_end), step_last.eq(next_final | next_chi_end | (next_step == steps))]
 
-        # words and entries leave, but not with the end of a wrong beat: then o_load hears that the packet begins anew
-        wrong, leave = step_last & ~good, offered & (good | ~step_last)
+        # words and entries leave, those of a wrong beat, too; to o_load through a register: ``good`` is no path to it
         m.d.comb += [
-            self.w_host.valid.eq(leave & word_end & ~loading), self.w_host.payload.addr.eq(at),
+            self.w_host.valid.eq(offered & stores), self.w_host.payload.addr.eq(at),
             self.w_host.payload.mask.eq(mask), self.w_host.payload.data.eq(word),
-            self.lut_write.en.eq(leave & to_lut & (at >> u.lut_bits == 0)), self.lut_write.lut.eq(lut),
+            self.lut_write.en.eq(offered & to_lut & (at[u.lut_bits:] == 0)), self.lut_write.lut.eq(lut),
             self.lut_write.index.eq(at), self.lut_write.data.eq(self._element(step, wide)),
-            # a beat always fills words that are not longer
-            self.o_load.valid.eq(offered & loading & ((word_end | wrong) if width > BEAT_ELEMENTS else 1)),
-            self.o_load.payload.elements.eq(word),
-            self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width))), self.o_load.payload.last.eq(final),
+            self.o_load.payload.elements.eq(kept),
         ]
+        with m.If(load_free):
+            m.d.sync += [self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.last.eq(final),
+                         self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width)))]
         inside_count = Cat(~final | (n_last >= k) for k in range(min(width, BEAT_BYTES)))
         if width <= BEAT_ELEMENTS:
             places = (Cat(Const(k, exact_log2(width)), step)[:3] for k in range(width))
             m.d.comb += [word.eq(Cat(self._element(element, wide) for element in places)), mask.eq(inside_count),
-                         word_end.eq(~to_lut), next_slot_last.eq(1)]
+                         word_end.eq(1), next_slot_last.eq(1)]
+            with m.If(load_free):
+                m.d.sync += kept.eq(word)
         else:
             slot, next_slot, slot_last = Signal(range(width // BEAT_ELEMENTS)), Signal(range(width // BEAT_ELEMENTS)), Signal()
-            kept, kept_mask = Signal.like(word), Signal.like(mask)
+            kept_mask = Signal.like(mask)
             load_slots = Mux(next_place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1)
             slots = Mux(loading, load_slots, Mux(wide, width // BEAT_ELEMENTS, width // BEAT_BYTES) - 1)
             m.d.comb += [next_slot.eq(Mux(fresh | word_end, 0, slot + 1)), next_slot_last.eq(next_slot == slots),
-                         word_end.eq((slot_last | final) & ~to_lut), word.eq(kept), mask.eq(kept_mask)]
+                         word_end.eq(slot_last | final), word.eq(kept), mask.eq(kept_mask)]
             with m.If(wide):
                 m.d.comb += [word.word_select(slot, 8 * BEAT_BYTES).eq(self.s_axis_tdata),
                              mask.word_select(slot, BEAT_ELEMENTS).eq(inside_count[:BEAT_ELEMENTS])]
@@ -178,30 +189,27 @@ class HostStream(wiring.Component):
             with m.If(move):
                 m.d.sync += kept.eq(word)
 
-        # refuse: forget what came, wait for tlast, expect the packet from its start
-        refuse = take & ~skipping & ~good
-        m.d.comb += self.events.packets_refused.eq(refuse | (self.disarm & inside & ~skipping))
-        with m.If(refuse):
-            m.d.sync += [skipping.eq(~self.s_axis_tlast), fresh.eq(1)]
-
         # arm
         new = self.i_accept.payload
         m.d.comb += [
             self.i_accept.ready.eq(~armed & ~self.disarm),
             self.i_load.ready.eq(~armed & ~self.disarm & ~self.i_accept.valid), self.accepting.eq(armed),
         ]
-        with m.If(self.i_accept.valid & ~armed):
-            m.d.sync += [armed.eq(new.count != 0), fresh.eq(1), loading.eq(0), dst.eq(new.dst), lut.eq(new.lut),
-                         wide.eq(new.wide), to_lut.eq(new.to_lut), size.eq(new.count - 1),
-                         steps.eq(Mux(new.to_lut, Mux(new.wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
-                             new.wide, BEAT_ELEMENTS // wide_step - 1, BEAT_BYTES // bytes_step - 1)))]
-        with m.Elif(self.i_load.valid & ~armed):
-            words = self.i_load.payload.words
-            m.d.sync += [armed.eq(words != 0), fresh.eq(1), loading.eq(1), wide.eq(1), to_lut.eq(0), size.eq(words - 1),
-                         steps.eq(BEAT_ELEMENTS // wide_step - 1)]
+        accepts, words = self.i_accept.valid, self.i_load.payload.words
+        with m.If(~armed):
+            m.d.sync += [
+                armed.eq(Mux(accepts, new.count != 0, self.i_load.valid & (words != 0))), fresh.eq(accepts | self.i_load.valid),
+                loading.eq(~accepts), to_lut.eq(accepts & new.to_lut), to_memory.eq(accepts & ~new.to_lut),
+                dst.eq(new.dst), lut.eq(new.lut), wide.eq(~accepts | new.wide), size.eq(Mux(accepts, new.count, words) - 1),
+                steps.eq(Mux(accepts & new.to_lut, Mux(new.wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
+                    accepts & ~new.wide, BEAT_BYTES // bytes_step - 1, BEAT_ELEMENTS // wide_step - 1))),
+            ]
+        m.d.sync += [Assert(listens == (armed & ~fresh & ~skipping), "listens is not what it says"),
+                     Assert(loading + to_lut + to_memory <= 1, "two destinations at once")]
         with m.If(self.disarm):
-            m.d.sync += [armed.eq(0), fresh.eq(0), skipping.eq(inside)]
-        return self.disarm | self.i_accept.valid | self.i_load.valid | fresh | (armed & self.s_axis_tvalid)
+            m.d.sync += [armed.eq(0), fresh.eq(0), listens.eq(0), skipping.eq(inside), self.o_load.valid.eq(0)]
+        return (self.disarm | self.i_accept.valid | self.i_load.valid | fresh | (armed & self.s_axis_tvalid)
+                | self.o_load.valid)
 
     def _element(self, place, wide):
         """Element ``place`` (3 bit) of a beat."""
@@ -213,7 +221,7 @@ class HostStream(wiring.Component):
         u, width = self.u, self.u.vector_width
         word, valid, free, word_end = Signal(WordStream(u).members["payload"].shape), Signal(), Signal(), Signal()
         m.d.comb += [
-            word.eq(Mux(self.i_emit.valid, self.i_emit.payload.as_value(), self.i_dump.payload.as_value())),
+            word.eq(Mux(self.i_dump.valid, self.i_dump.payload.as_value(), self.i_emit.payload.as_value())),
             valid.eq(self.i_emit.valid | self.i_dump.valid), free.eq(~self.m_axis_tvalid | self.m_axis_tready),
             self.i_emit.ready.eq(free & word_end), self.i_dump.ready.eq(free & word_end),
             self.events.packets_out.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
@@ -248,13 +256,13 @@ class HostStream(wiring.Component):
         u, width = self.u, self.u.vector_width
         slot, slots, words = self.slot, BEAT_ELEMENTS // width, -(-u.lanes // width)
         lane, beat_end = Signal(range(words)), Signal()            # lane: word of the chi word
-        lane_last = ~self.i_emit.valid & (lane == words - 1)
+        lane_last = self.i_dump.valid & (lane == words - 1)
         m.d.comb += beat_end.eq(word.last | lane_last | (slot == slots - 1))
         with m.If(free):
             m.d.sync += self.m_axis_tvalid.eq(take & beat_end)
         with m.If(take):
             m.d.sync += [slot.eq(Mux(beat_end, 0, slot + 1)), self.m_axis_tlast.eq(word.last)]
-            with m.If(~self.i_emit.valid):
+            with m.If(self.i_dump.valid):
                 m.d.sync += lane.eq(Mux(lane_last, 0, lane + 1))
             for place in range(BEAT_ELEMENTS):
                 part, k = divmod(place, width)

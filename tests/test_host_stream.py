@@ -168,7 +168,7 @@ class Bench:
             ctx.set(block.s_axis_tvalid, 0)
 
     async def done(self, ctx):
-        while ctx.get(self.block.accepting):
+        while ctx.get(self.block.accepting) or ctx.get(self.block.o_load.valid):
             await ctx.tick()
 
     def run(self, bench, *others):
@@ -450,7 +450,7 @@ class OutputContract(Elaboratable):
                      Assert(inside <= 4 // u.vector_width)]
         # nothing is taken without a command, and a command ends only with a packet
         with m.If(~dut.accepting):
-            m.d.comb += [Assert(~dut.s_axis_tready), Assert(~dut.w_host.valid), Assert(~dut.o_load.valid)]
+            m.d.comb += [Assert(~dut.s_axis_tready), Assert(~dut.w_host.valid), Assert(~dut.lut_write.en)]
         m.d.comb += [Cover(dut.events.packets_out), Cover(dut.events.packets_in), Cover(dut.events.packets_refused),
                      Cover(dut.w_host.valid & ~dut.w_host.ready), Cover(dut.o_load.valid & dut.o_load.payload.last)]
         return m
