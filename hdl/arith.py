@@ -5,43 +5,43 @@ Functions of expressions to expressions, without state. Bits are dropped only th
 ``round_shift(v, s) = (v + (1 << s >> 1)) >> s``: to nearest, ties up; it is ``v >> s`` and the bit behind the point, which is
 added where a carry costs least. Clipped are results that do not fit.
 
-An expression is emitted once for every use: give ``fits_rounded`` Signals.
+An expression is emitted once for every use: give ``fits`` a Signal.
 
 Source: design choice (``model/isa.py``).
 """
-from functools import reduce
-from operator import or_
-
 from amaranth import Array, Cat, Const, Mux, Signal
 
-__all__ = ["fits_rounded", "highest", "shift_down"]
+__all__ = ["fits", "highest", "places_above", "shift_down"]
 
 
-def fits_rounded(value, half, bits):
-    """1 when signed ``value`` + ``half``, a bit, is within -2^(bits-1) .. 2^(bits-1)-1: beside the addition, not after it."""
-    low, head = value[:bits - 1], value[bits - 1:]
-    assert len(head) > 1
-    carry = low.all() & half
-    return (~head.any() & ~carry) | head.all() | (head[1:].all() & ~head[0] & carry)
+def fits(value, bits):
+    """1 when signed ``value`` is within -2^(bits-1) .. 2^(bits-1)-1."""
+    head = value[bits - 1:]
+    return ~head.any() | head.all()
 
 
 def shift_down(m, value, shift, bits):
-    """Signed ``value`` (a Signal) divided by ``2^shift``, rounded down: (its low ``bits`` bits, the bit behind the point, whether
-    it does not fit signed(bits)).
+    """Signed ``value`` (a Signal) divided by ``2^shift``, rounded down: (its low ``bits`` bits, the bit behind the point).
 
-    Shifts by the largest amount first, and keeps after each what can still come into the result: all else must be copies of the
-    sign. Signals of ``m`` named after ``value``.
+    Shifts by the largest amount first, and keeps after each what can still come into the result. Signals of ``m`` named after
+    ``value``.
     """
-    sign, word, beyond = value[-1], Cat(0, value), []
+    sign, word = value[-1], Cat(0, value)
     for stage in reversed(range(len(shift))):
         amount = 1 << stage
         kept = min(bits + amount, len(word))            # the result, the bit behind the point, what other stages shift out
         shifted = Signal(kept, name=f"{value.name}_by_{amount}")
         m.d.comb += shifted.eq(Mux(shift[stage], Cat(word[amount:], sign.replicate(amount)), word))
-        beyond += [taken & (word[end:] ^ sign.replicate(len(word) - end)).any()
-                   for end, taken in ((kept, ~shift[stage]), (kept + amount, shift[stage])) if end < len(word)]
         word = shifted
-    return word[1:], word[0], reduce(or_, beyond, word[bits] ^ sign)
+    return word[1:], word[0]
+
+
+def places_above(shift, count):
+    """Which of ``count`` bits stay at or above the place of the lowest of them when shifted down by ``shift``.
+
+    A shifted value fits when those of its bits above the sign of the result are copies of its own sign.
+    """
+    return Cat(shift <= place for place in range(count))
 
 
 def highest(m, value):

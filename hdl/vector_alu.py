@@ -8,20 +8,21 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
              LUT: f = a
     stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = ``setup.scalar`` with neither flag
              f = a 2^16                                            SHL and SCALE: setup.shift is 16 less the shift to the left
-    (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into f of lane 0, which goes on after the
-             last word
-    stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit
+    (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into f of lane 0, which begins with
+             ``setup.scalar``: 0 or -32768; it goes on after the last word
+    stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit: by the bits of f that ``above`` names
     stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
     stage 4  LUT only: the table's entry
     GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last;
              setup.shift is 0
 
-Ports: ``setup`` In, ``step`` In (``valid``, ``last``: last word, GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In,
-``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in this cycle; the last word has elements up to ``setup.tail``),
-``clipped`` Out (per lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
+Ports: ``setup`` In, ``above`` In (``places_above`` of ``setup.shift``, in stage 2), ``step`` In (``valid``, ``last``: last word,
+GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In, ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in
+this cycle; the last word has elements up to ``setup.tail``; ``mask`` and ``data`` are 0 without ``valid``), ``clipped`` Out (per
+lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
 Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 2 + R,
-R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step no
-register changes, tables apart.
+R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step the clock
+may stand still: registers of the pipeline are loaded in every cycle, and what has no ``valid`` beside it does not count.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
 They must not be written while an index is looked up (asserted: a program waits for the packet); with one lane, reads and writes
 then share an address.
@@ -36,23 +37,37 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.arith import fits_rounded, shift_down
+from hdl.arith import fits, shift_down
 from hdl.ports import LutWriteSignature
 from model.isa import VectorOp
 from model.params import UnitParams
 
-__all__ = ["AluSetup", "AluStep", "VectorAlu", "lanes_up_to"]
+__all__ = ["AluSetup", "AluStep", "VectorAlu", "asks_of", "lanes_up_to"]
 
 _COUNT_BITS = 13
 _F_BITS = 33
 _SHIFTED_BITS = 17
 """Of a result before rounding that may yet be inside 16 bit [bit]."""
+_ASKS = {
+    "is_lut": (VectorOp.LUT,), "is_scale": (VectorOp.SCALE,), "is_gather": (VectorOp.GATHER,),
+    "is_reduction": (VectorOp.SUM, VectorOp.PEAK_MAX), "is_peak": (VectorOp.PEAK_MAX,),
+    "is_product": (VectorOp.MUL,), "is_raised": (VectorOp.SHL, VectorOp.SCALE),
+    "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM), "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX),
+    "is_compare": (VectorOp.COMPARE,), "carry": (VectorOp.SUB,),
+    "is_difference": (VectorOp.SUB, VectorOp.MAX, VectorOp.COMPARE, VectorOp.PEAK_MAX),
+}
+"""What operations ask of the stages, bit by bit: decoded before a command begins."""
+
+
+def asks_of(op):
+    """The flags of ``AluSetup`` for an operation, by name."""
+    return {name: reduce(or_, (op == one for one in ops)) for name, ops in _ASKS.items()}
 
 
 def AluSetup(u: UnitParams):
     """Layout of ``setup``; ``tail`` is the last lane of the last word."""
     return data.StructLayout({
-        "op": 5, "b_vector": 1, "b_element": 1, "scalar": signed(u.element_bits), "shift": 5, "lut": 3,
+        **dict.fromkeys(_ASKS, 1), "b_vector": 1, "b_element": 1, "scalar": signed(u.element_bits), "shift": 5, "lut": 3,
         "tail": range(u.vector_width)})
 
 
@@ -78,7 +93,7 @@ class VectorAlu(wiring.Component):
         self.u = u
         word = data.ArrayLayout(signed(u.element_bits), u.vector_width)
         super().__init__({
-            "setup": In(AluSetup(u)), "step": In(AluStep(u)), "a": In(word), "b": In(word),
+            "setup": In(AluSetup(u)), "above": In(_F_BITS - _SHIFTED_BITS), "step": In(AluStep(u)), "a": In(word), "b": In(word),
             "o": Out(data.StructLayout({"valid": 1, "last": 1, "mask": u.vector_width, "data": word})),
             "clipped": Out(u.vector_width), "lut_write": In(LutWriteSignature(u)),
         })
@@ -87,23 +102,6 @@ class VectorAlu(wiring.Component):
         u, setup = self.u, self.setup
         m = Module()
         width, bits = u.vector_width, u.element_bits
-
-        # What an operation asks of the stages: in registers for the clock, valid from stage 1 on.
-        asks = {
-            "is_lut": (VectorOp.LUT,), "is_scale": (VectorOp.SCALE,), "is_gather": (VectorOp.GATHER,),
-            "is_reduction": (VectorOp.SUM, VectorOp.PEAK_MAX), "is_peak": (VectorOp.PEAK_MAX,),
-            "is_product": (VectorOp.MUL,), "is_raised": (VectorOp.SHL, VectorOp.SCALE),
-            "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM),
-            "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX), "is_compare": (VectorOp.COMPARE,), "carry": (VectorOp.SUB,),
-            "is_difference": (VectorOp.SUB, VectorOp.MAX, VectorOp.COMPARE, VectorOp.PEAK_MAX),
-        }
-        now = {name: Signal(name=f"{name}_now") for name in asks}      # of the word on ``a`` and ``b``
-        held = {name: Signal(name=name) for name in asks}
-        for name, ops in asks.items():
-            m.d.comb += now[name].eq(reduce(or_, (setup.op == op for op in ops)))
-            with m.If(self.step.valid):
-                m.d.sync += held[name].eq(now[name])
-        is_lut, is_gather, is_reduction = held["is_lut"], held["is_gather"], held["is_reduction"]
         tail_mask = Signal(width)
         m.d.comb += tail_mask.eq(lanes_up_to(setup.tail, width))
 
@@ -111,113 +109,96 @@ class VectorAlu(wiring.Component):
         valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
         lefts = [Signal(signed(bits), name=f"a_{lane}", reset_less=True) for lane in range(width)]
         rights = [Signal(signed(bits), name=f"b_{lane}", reset_less=True) for lane in range(width)]
-        left_out, absent = Signal(width), Mux(now["is_peak"], -1 << bits - 1, 0)
-        with m.If(self.step.last & now["is_reduction"]):
+        left_out, absent = Signal(width), Mux(setup.is_peak, -1 << bits - 1, 0)
+        with m.If(self.step.last & setup.is_reduction):
             m.d.comb += left_out.eq(~tail_mask)
-        m.d.sync += valid0.eq(self.step.valid)
-        with m.If(self.step.valid):
-            m.d.sync += [last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
-            m.d.sync += [left.eq(Mux(leave, absent, a)) for left, leave, a in zip(lefts, left_out, self.a, strict=True)]
-            for right, b in zip(rights, self.b, strict=True):
-                b = Mux(setup.b_vector, b, Mux(setup.b_element, self.b[0], setup.scalar))
-                m.d.sync += right.eq(b ^ now["is_difference"].replicate(bits))
+        m.d.sync += [valid0.eq(self.step.valid), last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
+        m.d.sync += [left.eq(Mux(leave, absent, a)) for left, leave, a in zip(lefts, left_out, self.a, strict=True)]
+        for right, b in zip(rights, self.b, strict=True):
+            b = Mux(setup.b_vector, b, Mux(setup.b_element, self.b[0], setup.scalar))
+            m.d.sync += right.eq(b ^ setup.is_difference.replicate(bits))
 
-        # Tree: the reductions, a level per cycle; it ends in f of lane 0.
-        nodes, node_valid, node_last, level = lefts, valid0 & is_reduction, last0, 0
+        # Tree: the reductions, a level per cycle; it ends in an operand of lane 0, which is a for every other operation.
+        nodes, node_valid, node_last, level = lefts, valid0 & setup.is_reduction, last0, 0
         while len(nodes) > 1:
             level += 1
             valid, last = Signal(name=f"tree_valid_{level}"), Signal(name=f"tree_last_{level}")
             sums = [Signal(signed(bits + level), name=f"tree_{level}_{k}", reset_less=True) for k in range(len(nodes) // 2)]
-            m.d.sync += valid.eq(node_valid)
-            with m.If(node_valid):
-                m.d.sync += last.eq(node_last)
-                m.d.sync += [node.eq(Mux(held["is_peak"], Mux(x > y, x, y), x + y))
-                             for node, x, y in zip(sums, nodes[::2], nodes[1::2], strict=True)]
+            m.d.sync += [valid.eq(node_valid), last.eq(node_last)]
+            for node, x, y in zip(sums, nodes[::2], nodes[1::2], strict=True):
+                both = Mux(setup.is_peak, Mux(x > y, x, y), x + y)
+                m.d.sync += node.eq(both if len(sums) > 1 else Mux(setup.is_reduction, both, self.a[0]))
             nodes, node_valid, node_last = sums, valid, last
 
-        # Stage 1: f of both operands; in lane 0 a reduction adds what the tree gives to f (``adds``: not its first word).
+        # Stage 1: f of both operands; in lane 0 a reduction adds what the tree gives to f, its first word to b (not ``adds``).
         valid1, last1, pos1, adds = Signal(), Signal(), Signal(range(width)), Signal()
         fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
         for lane, (f, left, right) in enumerate(zip(fs, lefts, rights, strict=True)):
             enough = bits + min(exact_log2(u.vector_words * width), _COUNT_BITS) if lane == 0 else bits + 2      # lane 0: sums
             x, y, s = (Signal(signed(enough), name=f"{name}_{lane}") for name in ("x", "y", "s"))
-            product = Signal(signed(2 * bits), name=f"product_{lane}")
-            above, only_x, move, choices = Signal(name=f"above_{lane}"), Const(0, 1), valid0, []
-            m.d.comb += [x.eq(left), y.eq(right)]
-            if lane == 0:
-                only_x, move = is_reduction & ~adds, Mux(is_reduction, node_valid, valid0)
-                with m.If(is_reduction):
-                    m.d.comb += x.eq(nodes[0])
-                with m.If(adds):
-                    m.d.comb += y.eq(f ^ held["is_peak"].replicate(_F_BITS))
-                if width == 1:
-                    only_x |= is_gather
-                else:
-                    choices += [(is_gather, Array(lefts)[lane0])]
+            product, above = Signal(signed(2 * bits), name=f"product_{lane}"), Signal(name=f"above_{lane}")
+            larger = Signal(signed(bits), name=f"larger_{lane}")
             m.d.comb += [
-                s.eq((Cat(held["carry"], x) + Cat(held["carry"], y))[1:]), product.eq(left * right),
+                x.eq(nodes[0] if lane == 0 else left), y.eq(right),
+                s.eq((Cat(setup.carry, x) + Cat(setup.carry, y))[1:]), product.eq(left * right),
                 above.eq(~s[bits + 1]),                 # a > b: without the carry, s is a - b - 1
+                # its sign, which fills f, does not wait for the comparison
+                larger.eq(Cat(Mux(above, x, ~y)[:bits - 1], x[-1] & ~y[-1])),
             ]
-            choices += [
-                (held["is_sum"] & ~only_x, s), (only_x | (held["is_max"] & above), x),
-                (held["is_max"] & ~above & ~only_x, ~y), (held["is_compare"] & above, Const(1, 2)),
-                (held["is_raised"], Cat(Const(0, bits), left))]
-            with m.If(self.step.valid & now["is_lut"]):
-                m.d.sync += f.eq(self.a[lane])
-            with m.Elif(held["is_product"] & valid0):   # the product comes late
-                m.d.sync += f.eq(product)
-            with m.Elif(move & ~is_lut):
+            choices = [
+                (setup.is_sum, s), (setup.is_max, larger), (setup.is_compare & above, Const(1, 2)), (setup.is_product, product),
+                (setup.is_raised, Cat(Const(0, bits), left)), (setup.is_gather, Array(lefts)[lane0]),
+                (setup.is_lut, self.a[lane])]
+            move = Const(1)
+            if lane == 0:
+                move = node_valid | ~setup.is_reduction
+                with m.If(adds):
+                    m.d.comb += y.eq(f ^ setup.is_difference.replicate(_F_BITS))
+            with m.If(move):
                 m.d.sync += f.eq(reduce(or_, (_extend(value) & choice.replicate(_F_BITS) for choice, value in choices)))
         with m.If(node_valid):
             m.d.sync += adds.eq(~node_last)
-        m.d.sync += valid1.eq(Mux(is_reduction, node_valid & node_last, valid0 & ~is_lut))
-        with m.If(valid0 | node_valid):
-            m.d.sync += [last1.eq(last0 | is_reduction), pos1.eq(pos0)]
+        m.d.sync += [valid1.eq(Mux(setup.is_reduction, node_valid & node_last, valid0)),
+                     last1.eq(last0 | setup.is_reduction), pos1.eq(pos0)]
 
         # Stage 2: shift, rounding bit kept apart.
-        valid2, last2, arrived = Signal(), Signal(), Signal()
+        valid2, last2 = Signal(), Signal()
         shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
         halves, beyond, negative = (Signal(width, name=name, reset_less=True) for name in ("halves", "beyond", "negative"))
-        m.d.comb += arrived.eq(valid1 | (valid0 & is_lut))
-        m.d.sync += valid2.eq(arrived & (~is_gather | last1 | (pos1 == width - 1)))
-        with m.If(arrived):
-            m.d.sync += last2.eq(Mux(is_lut, last0, last1))
-            for lane, f in enumerate(fs):
-                value, half, misfit = shift_down(m, f, setup.shift, _SHIFTED_BITS)
-                if width == 1:                          # a word is an element: GATHER's shift is 0
-                    m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit)]
-                else:
-                    with m.If(~is_gather):
-                        m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit)]
-                    with m.Elif(pos1 == lane):
-                        m.d.sync += [shifted[lane].eq(fs[0]), halves[lane].eq(0), beyond[lane].eq(0)]
-                m.d.sync += negative[lane].eq(f[-1])
+        m.d.sync += [valid2.eq(valid1 & (~setup.is_gather | last1 | (pos1 == width - 1))), last2.eq(last1)]
+        for lane, f in enumerate(fs):
+            value, half = shift_down(m, f, setup.shift, _SHIFTED_BITS)
+            misfit = (self.above & (f[_SHIFTED_BITS - 1:-1] ^ f[-1].replicate(_F_BITS - _SHIFTED_BITS))).any()
+            with m.If(~setup.is_gather | (valid1 & (pos1 == lane))):
+                m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit), negative[lane].eq(f[-1])]
 
         # Stage 3: round and clip; the word is done, or the indices of the table.
         table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[],
                               attrs={"no_rw_check": 1, **({"single_port": 1} if width == 1 else {})})
         m.submodules.table = table
         lut_write = table.write_port()
-        looks_up, written = valid2 & is_lut, Cat(self.lut_write.index, self.lut_write.lut)
+        looks_up, written = valid1 & setup.is_lut, Cat(self.lut_write.index, self.lut_write.lut)
         m.d.comb += [lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data)]
         m.d.sync += Assert(~(looks_up & self.lut_write.en), "a table is written while an index is looked up")
-        last3, valid3, exact, is_scale = Signal(), Signal(), Signal(width), held["is_scale"]
-        m.d.comb += self.o.mask.eq(Mux(is_reduction, 1, Mux(self.o.last, tail_mask, -1)))
+        exact, ours, of_table = Signal(width), Signal(), Signal()
+        m.d.comb += [
+            self.o.valid.eq(valid2), self.o.last.eq(last2), of_table.eq(valid2 & setup.is_lut), ours.eq(valid2 & ~setup.is_lut),
+            self.o.mask.eq(Mux(valid2, Mux(setup.is_reduction, 1, Mux(last2, tail_mask, -1)), 0)),
+        ]
         for lane in range(width):
             rounded, inside = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(name=f"inside_{lane}")
             entry, below = table.read_port(), negative[lane]
             value, half = shifted[lane], halves[lane]
-            low, head = value[:u.line_bits], value[u.line_bits:]
-            # -line_max to line_max
-            scaled = Mux(value[-1], head.all() & (low.any() | half), ~head.any() & ~(low.all() & half))
-            limit = Mux(is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
-            index = Mux(fits_rounded(value, half, u.lut_bits) & ~beyond[lane], rounded,
-                        Cat((~below).replicate(u.lut_bits - 1), below))
+            # -line_max to line_max, beside the addition: not -line_max - 1, nor what is rounded to line_max + 1
+            edge = Cat(half, value[:u.line_bits]) ^ value[-1].replicate(u.line_bits + 1)
+            scaled = fits(value, u.line_bits + 1) & ~edge.all()
+            limit = Mux(setup.is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
+            index = Mux(fits(rounded, u.lut_bits) & ~beyond[lane], rounded, Cat((~below).replicate(u.lut_bits - 1), below))
             m.d.comb += [
-                rounded.eq(value + half), exact[lane].eq(fits_rounded(value, half, bits) & ~beyond[lane]),
-                inside.eq(Mux(is_scale, scaled & ~beyond[lane], exact[lane])),
+                rounded.eq(value + half), exact[lane].eq(fits(rounded, bits) & ~beyond[lane]),
+                inside.eq(ours & Mux(setup.is_scale, scaled & ~beyond[lane], exact[lane])),
                 entry.en.eq(looks_up),
-                self.o.data[lane].eq(Mux(is_lut, entry.data, Mux(inside, rounded, limit))),
+                self.o.data[lane].eq(Mux(inside, rounded, Mux(ours, limit, 0)) | Mux(of_table, entry.data, 0)),
             ]
             looked_up = Cat(index[:u.lut_bits], setup.lut)
             if width == 1:                              # one port: a RAM that has no more, as iCE40's SPRAM, will do
@@ -226,9 +207,5 @@ class VectorAlu(wiring.Component):
                              lut_write.addr.eq(address)]
             else:
                 m.d.comb += [entry.addr.eq(looked_up), lut_write.addr.eq(written)]
-        m.d.sync += [
-            valid3.eq(valid2 & is_lut), last3.eq(last2),
-            self.clipped.eq(Mux(valid2 & ~is_lut & ~is_scale, self.o.mask & ~exact, 0)),
-        ]
-        m.d.comb += [self.o.valid.eq(Mux(is_lut, valid3, valid2)), self.o.last.eq(Mux(is_lut, last3, last2))]
+        m.d.sync += self.clipped.eq(Mux(setup.is_lut | setup.is_scale, 0, self.o.mask & ~exact))
         return m

@@ -26,13 +26,13 @@ Twin: ``model/digital/vector_unit.py``. Source: design choice.
 from functools import reduce
 from operator import or_
 
-from amaranth import Array, Assert, Const, Module, Mux, Signal, signed
+from amaranth import Array, Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.arith import highest
+from hdl.arith import highest, places_above
 from hdl.ports import LutWriteSignature, VectorCommand, VectorReadSignature, VectorWriteSignature, WordStream
-from hdl.vector_alu import VectorAlu
+from hdl.vector_alu import VectorAlu, asks_of
 from model.isa import N_EXPONENTS, BKind, VectorOp
 from model.params import UnitParams
 
@@ -59,25 +59,31 @@ class VectorUnit(wiring.Component):
         connect(m, flipped(self.lut_write), alu.lut_write)
         lane_bits = (u.vector_width - 1).bit_length()
 
-        # Command: taken when idle; ``setup`` holds for the lanes what stays constant.
-        busy, start, done = Signal(), Signal(), Signal()
-        op, setup = Signal(5), Signal(alu.setup.shape())
+        # Command: while idle, registers take what is offered, valid or not; ``valid`` comes late and reaches only what tells that
+        # there is a command. ``setup`` holds for the lanes what stays constant. ``begun``: the cycle after acceptance; ``ready``:
+        # not ``busy``, apart from its loads.
+        busy, ready, begun, stays, done = Signal(), Signal(init=1), Signal(), Signal(), Signal()
+        setup, emit, keeps_peak = Signal(alu.setup.shape()), Signal(), Signal()
         e_dst, e_src = Signal.like(new.e_dst), Signal.like(new.e_src)
-        m.d.comb += [self.i.ready.eq(~busy), start.eq(self.i.valid & ~busy), op.eq(setup.op)]
-        m.d.comb += alu.setup.eq(setup)
-        new_is = {kind: Signal(name=f"new_is_{kind.name.lower()}") for kind in (
-            VectorOp.SHL, VectorOp.SCALE, VectorOp.SET_EXPONENT, VectorOp.GATHER, VectorOp.EMIT)}
-        m.d.comb += [signal.eq(new.op == kind) for kind, signal in new_is.items() if u.gather or kind != VectorOp.GATHER]
-        has_b = new.op <= VectorOp.COMPARE
-        with m.If(start):
+        op, sets, emits, has_b = Signal(range(len(VectorOp))), Signal(), Signal(), Signal()
+        asks = {name: Signal(name=f"new_{name}") for name in asks_of(op)}
+        is_gather = asks["is_gather"]
+        m.d.comb += [
+            op.eq(new.op), sets.eq(op == VectorOp.SET_EXPONENT), emits.eq(op == VectorOp.EMIT), has_b.eq(op <= VectorOp.COMPARE),
+            *(asks[name].eq(asked) for name, asked in asks_of(op).items() if u.gather or name != "is_gather"),
+            stays.eq(Mux(busy, ~done, self.i.valid & ~sets)), self.i.ready.eq(ready), alu.setup.eq(setup),
+        ]
+        m.d.sync += [busy.eq(stays), ready.eq(~stays), begun.eq(~busy & stays)]
+        with m.If(~busy):
             m.d.sync += [
-                busy.eq(~new_is[VectorOp.SET_EXPONENT]), e_dst.eq(new.e_dst), e_src.eq(new.e_src), setup.op.eq(new.op),
-                setup.lut.eq(new.lut), setup.tail.eq(new.count - 1), setup.b_vector.eq(has_b & (new.b_kind == BKind.VECTOR)),
-                setup.b_element.eq(has_b & (new.b_kind == BKind.ELEMENT)), setup.scalar.eq(new.imm),
-                setup.shift.eq(Mux(new_is[VectorOp.GATHER], 0, Mux(new_is[VectorOp.SHL], 16 - new.shift[:4], new.shift))),
+                emit.eq(emits), keeps_peak.eq(op <= VectorOp.PEAK_MAX), e_dst.eq(new.e_dst), e_src.eq(new.e_src),
+                *(setup[name].eq(asked) for name, asked in asks.items()), setup.lut.eq(new.lut), setup.tail.eq(new.count - 1),
+                setup.b_vector.eq(has_b & (new.b_kind == BKind.VECTOR)),
+                setup.b_element.eq(has_b & (new.b_kind == BKind.ELEMENT)),
+                # a reduction begins with 0 or -32768
+                setup.scalar.eq(Mux(asks["is_reduction"], Cat(Const(0, u.element_bits - 1), asks["is_peak"]), new.imm)),
+                setup.shift.eq(Mux(is_gather, 0, Mux(op == VectorOp.SHL, 16 - new.shift[:4], new.shift))),
             ]
-        with m.Elif(done):
-            m.d.sync += busy.eq(0)
 
         # Place of the word fetched last: every operation is a GATHER, with one word to a row but for GATHER itself. Elements are
         # counted modulo the memory. ``left0``, ``left1``: elements of the row and rows left, this one included.
@@ -88,26 +94,22 @@ class VectorUnit(wiring.Component):
         left0, count0, left1 = Signal(12), Signal(12), Signal(13)
         single, row_last = Signal(), Signal()
         b, pos = Signal(range(u.vector_words)), Signal(range(u.vector_width))     # pos: GATHER's place in the word
-        issue, gather, emit, row_end, last, measure = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
+        row_end, last, advance = Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(row_end & row_last),
-            issue.eq(Mux(busy, ~last & ~self.host_stall, self.i.valid & ~new_is[VectorOp.SET_EXPONENT])),
-            # ``start`` comes late: what only counts with ``issue`` is chosen by ``busy``
+            last.eq(row_end & row_last), advance.eq(~last & ~self.host_stall),
             next_element.eq(Mux(busy, Mux(row_end, row, element) + Mux(row_end, stride1, stride0),
-                                Mux(new_is[VectorOp.GATHER], new.element, new.a << lane_bits))),
+                                Mux(is_gather, new.element, new.a << lane_bits))),
         ]
-        with m.If(start):
-            m.d.sync += [gather.eq(new_is[VectorOp.GATHER]), emit.eq(new_is[VectorOp.EMIT]), row.eq(next_element), pos.eq(0),
-                         left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
+        with m.If(~busy):
+            m.d.sync += [row.eq(next_element), pos.eq(0), left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
             if u.gather:
-                m.d.sync += [single.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1)),
-                             row_end.eq(~new_is[VectorOp.GATHER] | (new.count0 == 1))]
-            with m.If(new_is[VectorOp.GATHER]):
+                m.d.sync += [single.eq(~is_gather | (new.count0 == 1)), row_end.eq(~is_gather | (new.count0 == 1))]
+            with m.If(is_gather):
                 m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1), row_last.eq(new.count1 == 1)]
             with m.Else():
                 m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width),
                              row_last.eq(new.count <= u.vector_width)]
-        with m.Elif(issue):
+        with m.Elif(advance):
             m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
             if u.gather:
                 m.d.sync += row_end.eq(single | (~row_end & (left0 == 2)))
@@ -115,27 +117,24 @@ class VectorUnit(wiring.Component):
                 m.d.sync += [left1.eq(left1 - 1), row_last.eq(left1 == 2), row.eq(next_element)]
         if not u.gather:
             m.d.comb += row_end.eq(1)
-        with m.If(issue):
+        with m.If(~busy | advance):
             m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
 
         # Fetch, then one cycle later the step of the lanes.
         fetched = Signal()
-        reads_b = Mux(busy, setup.b_vector, has_b & (new.b_kind != BKind.IMMEDIATE))
         m.d.comb += [
-            self.a.en.eq(issue), self.a.addr.eq(next_element >> lane_bits),
-            self.b.en.eq(issue & reads_b), self.b.addr.eq(Mux(busy, b + 1, new.b)),
+            self.a.en.eq(Mux(busy, advance, self.i.valid & ~sets)), self.a.addr.eq(next_element >> lane_bits),
+            self.b.en.eq(Mux(busy, advance & setup.b_vector, self.i.valid & has_b & (new.b_kind != BKind.IMMEDIATE))),
+            self.b.addr.eq(Mux(busy, b + 1, new.b)),
             alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.valid.eq(fetched & ~emit), alu.step.last.eq(last),
             alu.step.lane.eq(element), alu.step.pos.eq(pos),
         ]
-        m.d.sync += fetched.eq(issue)
-        with m.If(alu.step.valid & last & gather):
+        m.d.sync += fetched.eq(self.a.en)
+        with m.If(fetched & last & setup.is_gather):
             m.d.sync += setup.tail.eq(pos)
 
         # Output packets: the memory holds the word while it waits.
-        with m.If(issue & Mux(busy, emit, new_is[VectorOp.EMIT])):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += self.o.valid.eq(Mux(busy, emit & (~last | self.host_stall), self.i.valid & emits))
         m.d.comb += [
             self.o.payload.elements.eq(self.a.data), self.o.payload.last.eq(last),
             self.o.payload.count.eq(Mux(last, setup.tail + 1, u.vector_width)),
@@ -148,42 +147,44 @@ class VectorUnit(wiring.Component):
             self.w.en.eq(alu.o.valid), self.w.addr.eq(dst), self.w.mask.eq(alu.o.mask), self.w.data.eq(alu.o.data),
             done.eq(Mux(emit, self.o.valid & self.o.ready & last, alu.o.valid & alu.o.last)),
         ]
-        with m.If(start):
+        with m.If(~busy):
             m.d.sync += dst.eq(new.dst)
         with m.Elif(self.w.en):
             m.d.sync += dst.eq(dst + 1)
 
-        # Peak: taken from the written word one cycle later, as v or ~v and its sign.
-        peak, pending, has_peak = Signal(u.element_bits), Signal(), Signal()
+        # Peak: taken one cycle after a word was written.
+        peak, pending = Signal(u.element_bits), Signal()
         written = [Signal(u.element_bits, name=f"written_{lane}", reset_less=True) for lane in range(u.vector_width)]
-        negative = Signal(u.vector_width, reset_less=True)
-        m.d.comb += has_peak.eq(self.w.en & (op <= VectorOp.PEAK_MAX))
-        m.d.sync += pending.eq(has_peak)
-        with m.If(has_peak):
-            for lane, (value, keep) in enumerate(zip(self.w.data, self.w.mask, strict=True)):
-                sign = value[-1]
-                m.d.sync += [written[lane].eq(Mux(keep, value ^ sign.replicate(len(value)), 0)), negative[lane].eq(sign & keep)]
-        with m.If(start & (new.op <= VectorOp.PEAK_MAX)):
+        m.d.sync += pending.eq(self.w.en & keeps_peak)
+        m.d.sync += [kept.eq(Mux(keep, value, 0)) for kept, value, keep in zip(written, self.w.data, self.w.mask, strict=True)]
+        with m.If(begun & keeps_peak):
             m.d.sync += peak.eq(0)
         with m.Elif(pending):
-            magnitudes = ((value + sign)[:u.element_bits] for value, sign in zip(written, negative, strict=True))
+            signs = (value[-1] for value in written)
+            magnitudes = (((value ^ sign.replicate(u.element_bits)) + sign)[:u.element_bits]
+                          for value, sign in zip(written, signs, strict=True))
             m.d.sync += peak.eq(reduce(or_, magnitudes, peak))
 
         # Exponents; SCALE measures peak in the cycle after its acceptance.
-        measured, n, exponent = Signal(), Signal(signed(6)), Signal(range(N_EXPONENTS))
-        m.d.comb += exponent.eq(Mux(busy, e_dst, new.e_dst))
-        m.d.sync += [measure.eq(start & new_is[VectorOp.SCALE]), measured.eq(measure)]
-        with m.If(measure):
+        measured, n, measuring = Signal(), Signal(signed(6)), Signal()
+        m.d.comb += measuring.eq(begun & setup.is_scale)
+        m.d.sync += measured.eq(measuring)
+        with m.If(measuring):
             lengths = Array(Const(place + 1 - u.line_bits, signed(6)) for place in range(u.element_bits))
             m.d.sync += n.eq(Mux(peak.any(), lengths[highest(m, peak)], 0))
         with m.If(measured):
             m.d.sync += setup.shift.eq(16 + n)
-        with m.If(measured | (start & new_is[VectorOp.SET_EXPONENT])):
-            m.d.sync += self.exponents[exponent].eq(Mux(busy, self.exponents[e_src] + n, new.imm))
+        if u.vector_width > 1:                          # a cycle ahead of the words
+            m.d.sync += alu.above.eq(places_above(Mux(measured, 16 + n, setup.shift)[:len(setup.shift)], len(alu.above)))
+        else:                                           # one lane is not worth the registers
+            m.d.comb += alu.above.eq(places_above(setup.shift, len(alu.above)))
+        for k, exponent in enumerate(self.exponents):
+            with m.If((measured & (e_dst == k)) | (self.i.valid & (~busy & sets & (new.e_dst == k)))):
+                m.d.sync += exponent.eq(Mux(busy, self.exponents[e_src] + n, new.imm))
 
         m.d.comb += [
             self.active.eq(self.i.valid | busy | pending | self.lut_write.en),
-            self.events.phase_vector.eq(start | (busy & ~self.host_stall)), self.events.vector_words.eq(self.w.en),
+            self.events.phase_vector.eq(Mux(busy, ~self.host_stall, self.i.valid)), self.events.vector_words.eq(self.w.en),
             self.events.vector_saturations.eq(sum(alu.clipped)),
         ]
         m.d.sync += [

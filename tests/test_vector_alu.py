@@ -4,7 +4,7 @@ from itertools import chain, product
 import numpy as np
 import pytest
 
-from hdl.vector_alu import VectorAlu
+from hdl.vector_alu import VectorAlu, asks_of
 from model.digital import vector_alu as twin
 from model.digital.arith import round_shift
 from model.isa import VectorOp
@@ -31,7 +31,8 @@ def run(jobs, table=()):
         ctx.set(dut.lut_write.en, 0)
         for setup, words_a, words_b in jobs:
             results, clipped = [], 0
-            ctx.set(dut.setup, setup)
+            ctx.set(dut.setup, {**asks_of(setup["op"]), **{name: value for name, value in setup.items() if name != "op"}})
+            ctx.set(dut.above, sum((setup.get("shift", 0) <= place) << place for place in range(len(dut.above))))
             for cycle in range(len(words_a) + 10):
                 active = cycle < len(words_a)
                 ctx.set(dut.step, {"valid": active, "last": cycle == len(words_a) - 1})
@@ -119,11 +120,12 @@ def test_reductions(op):
     vectors = [values.tolist() for count in (1, W - 1, W, 5 * W + 2) for values in (
         rng.integers(-32768, 32768, count), np.full(count, -32768), np.full(count, 32767), rng.integers(-9, 0, count))]
     vectors += [[-32768, -32768, -1], [-32768, -32768, -2], [32767, 32767, 1]]
+    neutral = -32768 if op is VectorOp.PEAK_MAX else 0
     shifts = [*rng.integers(0, 9, len(vectors) - 3).tolist(), 1, 1, 1]      # the last: rounded to the limits, or clipped to them
     jobs = []
     for values, shift in zip(vectors, shifts, strict=True):
         filled = words(values + [12345] * (-len(values) % W))          # what lies behind the vector must not matter
-        jobs.append(({"op": op, "shift": shift, "tail": (len(values) - 1) % W}, filled, filled))
+        jobs.append(({"op": op, "shift": shift, "tail": (len(values) - 1) % W, "scalar": neutral}, filled, filled))
     for values, shift, (_, filled, _), (results, clipped) in zip(vectors, shifts, jobs, run(jobs), strict=True):
         total = round_shift(sum(values) if op is VectorOp.SUM else max(values), shift)
         ((cycle, data, mask, last),) = results
