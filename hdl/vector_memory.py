@@ -5,6 +5,7 @@ Readers: ``a`` and ``b`` (vector unit), ``lines`` (read unit), ``update`` (updat
 waits for what it reads, and a unit reads its own results later), so synthesis need not order the two.
 Writers: ``w_vector`` and ``w_lines`` are always accepted and never write in one cycle (asserted: the sequencer orders commands
 so); ``w_host`` is accepted in every cycle in which neither writes. A write changes the elements whose bit in ``mask`` is 1.
+``mask`` and ``data`` of ``w_vector`` are 0 while its ``en`` is 0 (asserted).
 Reset does not clear the memory. There is nothing to gate: without ``en`` and ``valid`` no register moves.
 
 Ports, seen from the memory: ``a, b, lines, update`` In(VectorReadSignature); ``w_vector, w_lines`` In(VectorWriteSignature);
@@ -12,7 +13,7 @@ Ports, seen from the memory: ``a, b, lines, update`` In(VectorReadSignature); ``
 Timing: read latency 1 cycle; a write in cycle t is seen by reads issued in cycle t + 1 or later.
 Twin: ``model/digital/vector_memory.py``. Source: design choice.
 """
-from amaranth import Assert, Module, Mux, signed
+from amaranth import Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In
 
@@ -51,14 +52,20 @@ class VectorMemory(wiring.Component):
             m.d.comb += [read.en.eq(port.en), read.addr.eq(port.addr), port.data.eq(read.data)]
             m.d.sync += Assert(~(port.en & write.en.any() & (port.addr == write.addr)), "a word is read while it is written")
 
-        m.d.comb += self.w_host.ready.eq(~(self.w_vector.en | self.w_lines.en))
-        with m.If(self.w_vector.en):
-            m.d.comb += [write.addr.eq(self.w_vector.addr), write.data.eq(self.w_vector.data), write.en.eq(self.w_vector.mask)]
-        with m.Elif(self.w_lines.en):
-            m.d.comb += [write.addr.eq(self.w_lines.addr), write.data.eq(self.w_lines.data), write.en.eq(self.w_lines.mask)]
+        # the vector unit's word comes late, and is 0 when there is none: it is not chosen, but added
+        vector, lines, host = self.w_vector, self.w_lines, self.w_host.payload
+        other, other_mask = Signal.like(write.data), Signal.like(write.en)
+        m.d.comb += [
+            self.w_host.ready.eq(~(vector.en | lines.en)), write.addr.eq(host.addr),
+            write.data.eq(vector.data.as_value() | other.as_value()), write.en.eq(vector.mask | other_mask),
+        ]
+        with m.If(vector.en):
+            m.d.comb += write.addr.eq(vector.addr)
+        with m.Elif(lines.en):
+            m.d.comb += [write.addr.eq(lines.addr), other.eq(lines.data), other_mask.eq(lines.mask)]
         with m.Else():
-            host = self.w_host.payload
-            m.d.comb += [write.addr.eq(host.addr), write.data.eq(host.data), write.en.eq(Mux(self.w_host.valid, host.mask, 0))]
+            m.d.comb += [other.eq(host.data), other_mask.eq(Mux(self.w_host.valid, host.mask, 0))]
 
-        m.d.sync += Assert(~(self.w_vector.en & self.w_lines.en), "vector unit and read unit write in one cycle")
+        m.d.sync += Assert(vector.en | ~Cat(vector.mask, vector.data).any(), "a word of the vector unit, but no write")
+        m.d.sync += Assert(~(vector.en & lines.en), "vector unit and read unit write in one cycle")
         return m

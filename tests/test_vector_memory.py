@@ -38,6 +38,7 @@ def test_rtl_is_the_twin(width):
             for name, word in words.items():
                 port, chosen = getattr(dut, name), name == writer
                 ctx.set(port.en, chosen)
+                word = word if chosen or name == "w_lines" else {"addr": word["addr"], "mask": 0, "data": [0] * u.vector_width}
                 for field, value in word.items():
                     ctx.set(getattr(port, field), value)
                 if chosen:
@@ -87,11 +88,23 @@ def test_reading_what_is_written_is_an_error(reader, writer):
         ctx.set(read.en, 1)
         ctx.set(read.addr, 5)
         ctx.set(word.addr, 5)
-        ctx.set(word.mask, 1)
         await ctx.tick()
+        ctx.set(word.mask, 1)
         ctx.set(write.valid if writer == "w_host" else write.en, 1)
         await ctx.tick()
         await ctx.tick()
 
     with pytest.raises(AssertionError, match="read while it is written"):
+        simulate(dut, bench)
+
+
+def test_a_word_without_its_write_is_an_error():
+    dut = VectorMemory(U)
+
+    async def bench(ctx):
+        ctx.set(dut.w_vector.data[1], 1)
+        await ctx.tick()
+        await ctx.tick()
+
+    with pytest.raises(AssertionError, match="no write"):
         simulate(dut, bench)
