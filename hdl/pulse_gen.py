@@ -1,7 +1,7 @@
 """Pulse generator: programming pulse trains for the cells of one line.
 
-A command names a line, ``counts[lane]`` and ``negative[lane]``. In repeat k = 0 .. max(counts) - 1 all lanes with counts > k
-fire together: on ``pulse_pos``, or on ``pulse_neg`` where ``negative``. One repeat is a slot::
+A command names a line, ``counts[lane]``, not all 0, and ``negative[lane]``. In repeat k = 0 .. max(counts) - 1 all lanes with
+counts > k fire together: on ``pulse_pos``, or on ``pulse_neg`` where ``negative``. One repeat is a slot::
 
     slot = width + gap     SET: set_cycles + set_gap_cycles     RESET: reset_cycles + reset_gap_cycles
 
@@ -12,7 +12,7 @@ A train, once accepted, waits while ``hold`` and then runs to its end. ``busy`` 
 decided in that cycle begins after the whole gap. Exclusion with read windows needs no more than registered signals: no window is
 decided in a cycle with ``busy``, and ``hold`` is high from the cycle after that decision to the end of the window.
 
-Per lane the state is the count still to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a
+Per lane the state is the count to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a
 cycle past a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that the devices of a slot are
 counted in as many cycles as it has, one cycle behind it.
 
@@ -23,7 +23,7 @@ i : In(stream.Signature(PulseCommand(u)))
 hold : In(1)
     A read window is running: no train begins. Checked before the first pulse only.
 busy : Out(1)
-    A train is waiting or running, except in the last gap cycle of its last slot: ``~busy`` is ``i.ready``.
+    A train is waiting or running, except in the last gap cycle of its last slot: ``~busy`` is ``i.ready``, a register.
 program_tile, program_walk, program_line, program_first, program_kind, pulse_pos, pulse_neg : Out
     The programming half of the tile port (``hdl.ports.TileSignature``).
 active : Out(1)
@@ -33,15 +33,15 @@ events : Out(StructLayout)
 
 Timing
 ------
-Accepted in cycle t: first pulse cycle t + 2, ready again in cycle t + 1 + max(1, max(counts) * slot). ``hold`` adds the cycles it
-delays the train.
+Accepted in cycle t: first pulse cycle t + 2, ready again in cycle t + 1 + max(counts) * slot. ``hold`` adds the cycles it delays
+the train.
 
 Source: design choice; pulse shapes are parameters (``UnitParams.set_cycles`` ff.).
 """
 from functools import reduce
 from operator import or_
 
-from amaranth import Assert, Cat, Module, Mux, Signal
+from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -58,7 +58,8 @@ class PulseGen(wiring.Component):
         self.u = u
         self.armed = Signal()                           # a train waits to begin
         self.negative = Signal(u.lanes)
-        self.rest = [Signal(u.lanes, name=f"rest{bit}") for bit in range(u.count_bits)]    # bit planes of the counts to fire
+        # bit planes of the counts to fire, the pulse that runs included
+        self.rest = [Signal(u.lanes, name=f"rest{bit}") for bit in range(u.count_bits)]
         self.chunk = -(-u.lanes // min(u.set_cycles + u.set_gap_cycles, u.reset_cycles + u.reset_gap_cycles))
         one, both = range(self.chunk + 1), range(2 * self.chunk + 1)
         super().__init__({
@@ -78,49 +79,54 @@ class PulseGen(wiring.Component):
         running = Signal()                              # a slot is running
         timer = Signal(range(max(slot)))                # cycles of this slot still to come
         begin, begun = Signal(), Signal()               # this is the cycle before a slot, its first cycle
-        slot_end, pulse_end = Signal(), Signal()        # last cycle of the slot, of its pulse
-        more = Signal()                                 # a lane fires in the next slot; valid from the second cycle of a slot
+        again, last, pulse_end = Signal(), Signal(), Signal()   # last cycle of a slot: one follows, none does; of its pulse
+        ready, load = Signal(init=1), Signal()          # equal: one for those outside, one for the lanes
+        ending = Signal()                               # the next cycle is the slot's last
         refresh = Signal()
         # devices of this slot not yet counted, a cycle behind it, and what they are counted as
         counted_pos, counted_neg, counting = Signal(u.lanes), Signal(u.lanes), Signal()
         counted_reset, counted_refresh = Signal(), Signal()
 
-        fire = Signal(u.lanes)
+        more, fire = Signal(u.lanes), Signal(u.lanes)   # lanes with pulses after the running one; lanes of the next slot
         m.d.comb += [
-            fire.eq(reduce(or_, rest)), begin.eq((armed & ~self.hold) | (slot_end & more)),
-            self.busy.eq(armed | (running & ~(slot_end & ~more))),
-            self.i.ready.eq(~self.busy),
-            self.active.eq(self.i.valid | armed | running | counting),
+            more.eq(reduce(or_, rest[1:], Const(0))), fire.eq(more | (rest[0] & ~again.replicate(u.lanes))),
+            ending.eq(running & (timer == 1)),
+            begin.eq((armed & ~self.hold) | again), load.eq(~armed & (~running | last)),
+            self.busy.eq(~ready), self.i.ready.eq(ready), self.active.eq(self.i.valid | armed | running | counting),
         ]
 
-        # the slot's ends come from registers: what they enable is as wide as the lanes
+        # a cycle ahead, in registers: what the slot's ends enable is as wide as the lanes, and ``ready`` goes far
         kind = self.program_kind
         m.d.sync += [
-            begun.eq(begin & fire.any()), counting.eq(running), slot_end.eq(running & (timer == 1)),
+            begun.eq(begin), counting.eq(running), again.eq(ending & more.any()), last.eq(ending & ~more.any()),
+            ready.eq(Mux(ready, ~self.i.valid, ending & ~more.any())),
             pulse_end.eq(Mux(begin, Mux(kind, width[1] == 1, width[0] == 1),
                              running & (timer == Mux(kind, gap[1] + 1, gap[0] + 1)))),
+            Assert(ready == load, "ready is not what it says"),
         ]
         with m.If(running):
-            m.d.sync += [timer.eq(timer - 1), more.eq(Cat(*rest).any())]
-            with m.If(slot_end & ~more):
-                m.d.sync += running.eq(0)
+            m.d.sync += timer.eq(timer - 1)
+        with m.If(last):
+            m.d.sync += running.eq(0)
         with m.If(begin):
             m.d.sync += [self.pulse_pos.eq(fire & ~negative), self.pulse_neg.eq(fire & negative)]
-            m.d.sync += [armed.eq(0), running.eq(fire.any()), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1))]
-            borrow = fire                               # rest - fire, lane by lane
-            for plane in rest:
-                m.d.sync += plane.eq(plane ^ borrow)
-                borrow = borrow & ~plane
+            m.d.sync += [armed.eq(0), running.eq(1), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1))]
         with m.If(pulse_end):
             m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
 
-        with m.If(self.i.ready):                        # without ``valid``, which comes late and would have to reach every lane
+        with m.If(load):                                # without ``valid``, which comes late and would have to reach every lane
             m.d.sync += [
                 negative.eq(command.negative),
                 *(plane.eq(Cat(command.counts[lane][bit] for lane in range(u.lanes))) for bit, plane in enumerate(rest)),
             ]
-        with m.If(self.i.valid & self.i.ready):
+        with m.If(again):
+            borrow = more | rest[0]                     # rest less one, lane by lane, but not below 0
+            for plane in rest:
+                m.d.sync += plane.eq(plane ^ borrow)
+                borrow = borrow & ~plane
+        with m.If(self.i.valid & ready):
             m.d.sync += [
+                Assert(Cat(command.counts).any(), "a train without pulses"),
                 armed.eq(1), refresh.eq(command.refresh), self.program_tile.eq(command.tile),
                 self.program_walk.eq(command.walk), self.program_line.eq(command.line),
                 self.program_first.eq(command.first), self.program_kind.eq(command.kind),

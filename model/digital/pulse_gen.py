@@ -22,8 +22,8 @@ def slot(u, kind):
 
 @borrowing
 def cycles(u, kind, max_count):
-    """From the accept of a train of ``max_count`` pulses to the next ``ready`` [cycles]; ``hold`` not counted."""
-    return 1 + max(1, max_count * slot(u, kind))
+    """From the accept of a train of ``max_count`` >= 1 pulses to the next ``ready`` [cycles]; ``hold`` not counted."""
+    return 1 + max_count * slot(u, kind)
 
 
 @borrowing
