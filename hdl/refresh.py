@@ -12,14 +12,14 @@ A rewrite that ends by ``bound`` is a miss. It pulses first and reads after, sin
 Dirty map: one bit per chi word index (``PulseCommand.dirty`` = chi_base + line within the matrix). ``mark_stb`` sets a bit: the
 pulse generator's accepts without ``refresh``. ``fill_stb`` writes ``fill_value`` into ``fill_count`` bits from ``fill_base`` on,
 one a cycle (CLEAR of a matrix: 0; LOAD: 1, since its lines are of unknown age). Reset does not clear the map: CLEAR or LOAD does.
-SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted). So fill and SCAN share
-their counters.
+SCAN is a barrier and CLEAR and LOAD pulse nothing, so that ``mark``, fill and SCAN never meet (asserted), though mark and fill
+come a cycle after what they tell of. So fill and SCAN share their counters.
 
 Ports
 -----
 i : In(stream.Signature(ScanCommand(u)))
     SCAN of a matrix within its tile and the chi memory; ``walk_count``, ``lane_count`` and ``steps`` at least 1. Pulse generator
-    and read unit must be idle at its accept.
+    and read unit must be idle at its accept. ``ready`` is a register.
 o_lines, o_pulse : Out(stream.Signature(LinesCommand(u))), Out(stream.Signature(PulseCommand(u)))
     To read unit and pulse generator; a cell is addressed by ``first`` with lane 0 (counts[0] = 1), ``dirty`` is 0.
 code_stb, code_index, code_word : In(1), In(13), In(CodeWord(u))
@@ -28,9 +28,10 @@ pulse_busy : In(1)
     The pulse generator's ``busy``.
 mark_stb, mark_index : In(1), In(16)
 fill_stb, fill_base, fill_count, fill_value : In(1), In(16), In(13), In(1)
-    See above; ``fill_count`` at least 1. ``i.ready`` is low while filling.
-busy : Out(1)
-    A SCAN runs: ``o_lines`` and ``o_pulse`` are this unit's.
+    See above; only while ``i.ready``, and not with a SCAN's accept; ``fill_count`` at least 1. ``i.ready`` is low while filling.
+busy, reading, pulsing : Out(1)
+    A SCAN runs: ``o_lines`` and ``o_pulse`` are this unit's; in it, commands come on ``o_lines`` only while ``reading``, and on
+    ``o_pulse`` only while ``pulsing``. Registers, so that what chooses a wide command is not what every unit waits for.
 active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
@@ -44,7 +45,7 @@ With R(count) = 1 + steps + convert_cycles + max(1, ceil(count / vector_width)),
     SCAN       1 + walk_count + sum of scanned lines
     line       2 + 2 R(lane_count) + 2, and if a cell is due + 2 W + sum of due cells
     due cell   3 + 2 P(RESET) + n (1 + P(SET) + R(1)),  n SET pulses
-    fill       fill_count
+    fill       fill_count, from the cycle after ``fill_stb``
 
 Source: rebalancing of Nandakumar 2020; the closed loop, the order and the dirty map are design choices.
 """
@@ -77,7 +78,7 @@ class Refresh(wiring.Component):
             "code_stb": In(1), "code_index": In(13), "code_word": In(CodeWord(u)), "pulse_busy": In(1),
             "mark_stb": In(1), "mark_index": In(16),
             "fill_stb": In(1), "fill_base": In(16), "fill_count": In(13), "fill_value": In(1),
-            "busy": Out(1), "active": Out(1),
+            "busy": Out(1), "reading": Out(1), "pulsing": Out(1), "active": Out(1),
             "events": Out(data.StructLayout({"phase_scan": 1, "lines_scanned": 1, "refreshes": 1, "refresh_misses": 1})),
         })
 
@@ -93,13 +94,15 @@ class Refresh(wiring.Component):
         high, high_never = Signal(u.adc_bits - 1), Signal()         # no code is above ``high``
         reach = Signal(signed(u.adc_bits + 1))                      # low - 1, or the largest difference
         filling, accept, fill_bit = Signal(), Signal(), Signal()
-        idle = Signal(init=1)                           # the state is IDLE: read unit and pulse generator hang on it
+        idle, ready = Signal(init=1), Signal(init=1)    # the state is IDLE; and nothing is filled
         m.d.comb += [
-            self.i.ready.eq(idle & ~filling & ~self.fill_stb), accept.eq(self.i.valid & self.i.ready), self.busy.eq(~idle),
+            self.i.ready.eq(ready), accept.eq(self.i.valid & ready), self.busy.eq(~idle),
             self.active.eq(self.i.valid | ~idle | filling | self.mark_stb | self.fill_stb),
             self.events.phase_scan.eq(accept | ~idle),
         ]
         with m.If(accept):
+            m.d.sync += ready.eq(0)
+        with m.If(idle):                                # without ``valid``, which comes late; a fill goes on below
             m.d.sync += [
                 *(scan[name].eq(command[name]) for name in scan.shape().members),
                 position.eq(command.walk_first), dirty_at.eq(command.dirty_base), lines_left.eq(command.walk_count),
@@ -109,19 +112,23 @@ class Refresh(wiring.Component):
         with m.If(check):
             m.d.sync += [line.eq(position), position.eq(position + 1), last_line.eq(lines_left == 1)]
 
-        # dirty map; its output is the bit of the line in CHECK; nothing reads a bit in the cycle that changes it
+        # dirty map; its output is the bit of the line in CHECK; nothing reads a bit that counts in the cycle that changes it
         m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
         bit, change = dirty.read_port(), dirty.write_port()
-        m.d.comb += [bit.en.eq(accept | check), bit.addr.eq(Mux(idle, command.dirty_base, dirty_at + 1))]
+        m.d.comb += [bit.en.eq(idle | check), bit.addr.eq(Mux(idle, command.dirty_base, dirty_at + 1))]
         with m.If(self.mark_stb):
             m.d.comb += [change.en.eq(1), change.addr.eq(self.mark_index), change.data.eq(1)]
         with m.Else():
             m.d.comb += [change.en.eq(filling | check), change.addr.eq(dirty_at), change.data.eq(filling & fill_bit)]
-        with m.If(check | (filling & ~self.mark_stb)):
-            m.d.sync += [dirty_at.eq(dirty_at + 1), lines_left.eq(lines_left - 1), filling.eq(filling & (lines_left != 1))]
+        with m.If(check | filling):
+            m.d.sync += [dirty_at.eq(dirty_at + 1), lines_left.eq(lines_left - 1)]
+        with m.If(filling & (lines_left == 1)):
+            m.d.sync += [filling.eq(0), ready.eq(1)]
         with m.If(self.fill_stb):
-            m.d.sync += [dirty_at.eq(self.fill_base), lines_left.eq(self.fill_count), filling.eq(1), fill_bit.eq(self.fill_value)]
-        m.d.sync += Assert(~(self.mark_stb & (filling | ~idle)), "a line marked during CLEAR, LOAD or SCAN")
+            m.d.sync += [dirty_at.eq(self.fill_base), lines_left.eq(self.fill_count), fill_bit.eq(self.fill_value),
+                         filling.eq(1), ready.eq(0)]
+        m.d.sync += [Assert(~((self.mark_stb | self.fill_stb) & (accept | ~ready)), "a mark or fill during a fill or SCAN"),
+                     Assert(ready == (idle & ~filling), "ready is not what it says")]
 
         # cells of the line: the codes of G+ and whether they are above ``high``, then in their place the difference G- - G+ and
         # whether the cell is due. A word that comes is that less the word kept (0 in the first pass), a cycle later
@@ -177,7 +184,7 @@ class Refresh(wiring.Component):
             """The next line, if there is one."""
             m.next = "CHECK"
             with m.If(last):
-                m.d.sync += idle.eq(1)
+                m.d.sync += [idle.eq(1), ready.eq(1), self.reading.eq(0)]
                 m.next = "IDLE"
 
         with m.FSM(name="ctl") as ctl:
@@ -187,6 +194,7 @@ class Refresh(wiring.Component):
                     m.next = "CHECK"
             with m.State("CHECK"):                      # is this line dirty? fetch the bit of the next
                 m.d.comb += check.eq(1)
+                m.d.sync += self.reading.eq(1)
                 with m.If(bit.data):
                     m.next = "POINT"
                 with m.Else():
@@ -221,7 +229,7 @@ class Refresh(wiring.Component):
                 m.d.sync += pending.eq(Cat(fetch.data[k].due for k in range(width)))
                 m.next = "PICK"
             with m.State("PICK"):                       # lowest due cell of the word, not yet rewritten
-                m.d.sync += [picked.eq(lowest), pending.eq(pending ^ lowest)]
+                m.d.sync += [picked.eq(lowest), pending.eq(pending ^ lowest), self.pulsing.eq(0)]
                 with m.If(pending.any()):
                     m.next = "AIM"
                 with m.Elif(word == at):                # the last one
@@ -231,7 +239,8 @@ class Refresh(wiring.Component):
                     m.next = "FETCH"
             with m.State("AIM"):
                 m.d.comb += self.events.refreshes.eq(1)
-                m.d.sync += [value.eq(picked_value), code.eq(0), n.eq(0), at_cell.eq(scan.lane_first + Cat(*place, word))]
+                m.d.sync += [value.eq(picked_value), code.eq(0), n.eq(0), at_cell.eq(scan.lane_first + Cat(*place, word)),
+                             self.pulsing.eq(1)]
                 m.next = "RESET_POSITIVE"
             with m.State("RESET_POSITIVE"):
                 m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET)]

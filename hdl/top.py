@@ -167,21 +167,25 @@ class Top(wiring.Component):
     def _refresh(self, m, sequencer, read, update, pulses, refresh):
         """Read unit and pulse generator take commands from their own master, or from the refresh unit while it is busy."""
         connect(m, sequencer.o_scan, refresh.i)
-        for sink, own, other in ((read.i, sequencer.o_lines, refresh.o_lines), (pulses.i, update.o_pulse, refresh.o_pulse)):
+        for sink, own, other, chosen in ((read.i, sequencer.o_lines, refresh.o_lines, refresh.reading),
+                                         (pulses.i, update.o_pulse, refresh.o_pulse, refresh.pulsing)):
             m.d.comb += [
                 sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)),
-                sink.payload.eq(Mux(refresh.busy, other.payload, own.payload)),
-                own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready & refresh.busy),
+                sink.payload.eq(Mux(chosen, other.payload, own.payload)),
+                own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready),
             ]
+        # the refresh unit pulses lane 0; where nothing is pulsed the side does not matter
+        m.d.comb += pulses.i.payload.negative[1:].eq(update.o_pulse.payload.negative[1:])
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op
         m.d.comb += [
             self.trace_refresh.eq(refresh.busy),
             refresh.code_stb.eq(read.code_stb), refresh.code_index.eq(read.code_index), refresh.code_word.eq(read.code_word),
             refresh.pulse_busy.eq(pulses.busy),
-            refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
         ]
-        # one cycle later, so that no path leads from a command to the sequencer's view of the refresh unit
+        # one cycle later, so that no path leads through two units: the update unit is not idle before its last mark and fill are
+        # there, so that no SCAN is either
         m.d.sync += [
+            refresh.mark_stb.eq(update.o_pulse.valid & update.o_pulse.ready), refresh.mark_index.eq(update.o_pulse.payload.dirty),
             refresh.fill_stb.eq(accepted & ((op == UpdateOp.CLEAR) | (op == UpdateOp.LOAD))),
             refresh.fill_value.eq(op == UpdateOp.LOAD),
             refresh.fill_base.eq(update.i.payload.chi_base), refresh.fill_count.eq(update.i.payload.walk_count),

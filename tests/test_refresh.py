@@ -315,15 +315,17 @@ class CommandSpec(Elaboratable):
         m = Module()
         m.submodules.dut = dut = Refresh(self.u)
         drive_stream(m, dut.i)
-        for name in ("code_stb", "code_index", "code_word", "pulse_busy", "fill_stb", "fill_base", "fill_count", "fill_value"):
+        for name in ("code_stb", "code_index", "code_word", "pulse_busy", "fill_base", "fill_count", "fill_value"):
             port = getattr(dut, name)
             m.d.comb += port.eq(any_value(m, len(Value.cast(port)), name))
+        m.d.comb += dut.fill_stb.eq(any_value(m, 1, "fill_stb") & dut.i.ready & ~dut.i.valid)
         m.d.comb += [dut.o_lines.ready.eq(any_value(m, 1)), dut.o_pulse.ready.eq(any_value(m, 1))]
         stream_contract(m, dut.o_lines)
         stream_contract(m, dut.o_pulse)
         pulse = dut.o_pulse.payload
         m.d.comb += [
-            Assert(~(dut.o_lines.valid & dut.o_pulse.valid)), Assert(dut.busy | ~(dut.o_lines.valid | dut.o_pulse.valid)),
+            Assert(~(dut.o_lines.valid & dut.o_pulse.valid)), Assert(dut.reading | ~dut.o_lines.valid),
+            Assert(dut.pulsing | ~dut.o_pulse.valid), Assert(dut.busy | ~(dut.reading | dut.pulsing)),
             Assert(dut.active | ~dut.busy), Assert(dut.events.phase_scan == (dut.busy | (dut.i.valid & dut.i.ready))),
         ]
         with m.If(dut.o_pulse.valid):
