@@ -136,7 +136,6 @@ class Counters(wiring.Component):
         m.submodules.memory = self.memory
         read, write, turn, passed, pair, odd, bits = (
             self.read, self.write, self.turn, self.passed, self.pair, self.odd, self.u.counter_bits)
-        low, high = min(map(len, self.sums.values())), max(map(len, self.sums.values()))
 
         # address: of the counter that is read or whose turn it is
         at, last, known = Signal(range(N_EVENTS)), Signal(), Signal()       # known: the memory is no older than the last clear
@@ -147,21 +146,26 @@ class Counters(wiring.Component):
             with m.If(odd | last):
                 m.d.sync += pair.eq(pair.rotate_left(1))
 
-        # its sum, inverted; which bits a sum has: one flag for those that all have, one for each of the others
-        words = [Const(0, 2 * high - low + 1)] * (2 * len(pair))
+        # its sum, inverted, and which bits a sum has: of the turn's and of the read one apart, since ``read_en`` drives much
+        inverse, extent, extents = Signal(max(map(len, self.sums.values()))), Signal(bits), (Signal(bits), Signal(bits))
+        words = [Const(0, len(inverse))] * (2 * len(pair))
         for name, one in self.sums.items():
-            words[INDEX[name]] = Cat(~one, Const(0, high - len(one)), Const((2 << len(one) - low) - 1, high - low + 1))
+            words[INDEX[name]] = (~one)[:len(one)]
         second = Mux(self.read_en, self.read_index[0], odd)
         chosen = [Mux(second, words[2 * index + 1], words[2 * index])
-                  & Mux(self.read_en, self.read_index[1:] == index, pair[index]).replicate(2 * high - low + 1)
+                  & Mux(self.read_en, self.read_index[1:] == index, pair[index]).replicate(len(inverse))
                   for index in range(len(pair))]
-        inverse, flags = Signal(high), Signal(high - low + 1)
-        m.d.sync += Cat(inverse, flags).eq(reduce(or_, chosen))
+        for which, index in zip(extents, (turn, self.read_index), strict=True):
+            with m.Switch(index):
+                for name, one in self.sums.items():
+                    with m.Case(INDEX[name]):
+                        m.d.comb += which.eq((1 << len(one)) - 1)
+        m.d.sync += [inverse.eq(reduce(or_, chosen)), extent.eq(Mux(self.read_en, extents[1], extents[0]))]
 
         # value: memory + ~sum carries out of the sum's bits if the memory's are above the sum
-        carried, extent = Signal(bits), Signal(bits)
+        carried = Signal(bits)
         m.d.comb += [
-            carried.eq(read.data + inverse), extent.eq(Cat(flags[0].replicate(low), flags[1:])),
+            carried.eq(read.data + inverse),
             self.read_value.eq((~inverse & extent) | (carried & known.replicate(bits) & ~extent)),
         ]
 
