@@ -84,8 +84,8 @@ class LineStore(wiring.Component):
             m.d.sync += stored.steps.eq(i.steps)
         with m.If(self.integrate):
             m.d.sync += [self.integrate.eq(~self.last), step.eq(Mux(self.last, 0, step + 1))]
-        with m.Elif(i.start):
-            m.d.sync += [self.integrate.eq(1), step.eq(1)]
+        with m.Else():                                  # without a start it stays 0
+            m.d.sync += [self.integrate.eq(i.start), step.eq(i.start)]
         m.d.sync += Assert(~(self.integrate & i.start), "started within a window")
         if u.capacitor:
             m.submodules.random = random = ShiftRegister(u)

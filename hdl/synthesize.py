@@ -94,6 +94,8 @@ class Target:
     speed: int = 0
     """ECP5 speed grade."""
     target_mhz: float = 0.0
+    route_mhz: float = 0.0
+    """ECP5 with pins: after placement for ``target_mhz``, wires are ripped up until this clock is met [MHz]; 0: they are not."""
     constraints: str = ""
     """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
     top: str = TOP
@@ -207,26 +209,37 @@ def _clocks(design: dict, top: str) -> list[str]:
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
-                 "--json", "netlist.json", "--report", "report.json", "--timing-allow-fail",
-                 *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split()]
+                 "--timing-allow-fail", *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split()]
     design = json.loads(netlist)
     if target.settings:
         design["modules"][target.top]["settings"] = target.settings
         netlist = json.dumps(design)
-    inputs = {"netlist.json": netlist}
+    result = ["--report", "report.json"]
     if target.family == "ecp5":
         arguments += ["--speed", str(target.speed)]
-        arguments += ["--lpf", target.constraints, "--textcfg", "config"] if target.constraints else ["--out-of-context"]
+        result += ["--textcfg", "config"] if target.constraints else ["--out-of-context"]
     else:
-        arguments += ["--asc", "config", "--pcf", target.constraints]
+        result += ["--asc", "config"]
+    name, clocks = f"{target.name}-seed{seed}", _clocks(design, target.top) if target.family == "ecp5" else []
+    if not target.route_mhz:
+        return _nextpnr(target, f"place-{name}", netlist, arguments + result, clocks, target.target_mhz)
+    # its settings, rip-up among them, go with the placement
+    placed = _nextpnr(target, f"place-{name}", netlist, [*arguments, "--tmg-ripup", "--no-route", "--write", "placed.json"], clocks,
+                      target.target_mhz)
+    return _nextpnr(target, f"route-{name}", (placed / "placed.json").read_text(encoding="utf-8"),
+                    [*arguments, "--no-pack", "--no-place", *result], clocks, target.route_mhz)
+
+
+def _nextpnr(target: Target, step: str, netlist: str, arguments: list[str], clocks: list[str], clock_mhz: float) -> Path:
+    """Folder with what nextpnr wrote; it tries for ``clock_mhz`` at the nets ``clocks``."""
+    inputs, wheel = {"netlist.json": netlist}, f"yowasp-nextpnr-{target.family}"
+    arguments = [*arguments, "--json", "netlist.json"]
     if target.constraints:
-        inputs[target.constraints] = (CONSTRAINTS / target.constraints).read_text(encoding="utf-8")
-        if target.family == "ecp5":
-            inputs[target.constraints] += "".join(
-                f'FREQUENCY NET "{net}" {target.target_mhz} MHZ;\n' for net in _clocks(design, target.top))
+        arguments += ["--lpf" if target.family == "ecp5" else "--pcf", target.constraints]
+        inputs[target.constraints] = (CONSTRAINTS / target.constraints).read_text(encoding="utf-8") + "".join(
+            f'FREQUENCY NET "{net}" {clock_mhz} MHZ;\n' for net in clocks)
     inputs["arguments"] = " ".join(arguments)
-    wheel = f"yowasp-nextpnr-{target.family}"
-    return _step(f"place-{target.name}-seed{seed}", inputs, wheel,
+    return _step(step, inputs, wheel,
                  lambda work: run_tool(wheel.replace("-", "_"), f"run_nextpnr_{target.family}", arguments, work, work / "log"))
 
 
