@@ -107,8 +107,8 @@ class OperandCheck(wiring.Component):
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
-            "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "columns": In(1), "axes": Out(MatrixAxes(u)),
-            "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
+            "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "columns": In(1),
+            "axes": Out(MatrixAxes(u)), "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
 
     def elaborate(self, platform):
         m = Module()

@@ -224,8 +224,8 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     if not target.route_mhz:
         return _nextpnr(target, f"place-{name}", netlist, arguments + result, clocks, target.target_mhz)
     # its settings, rip-up among them, go with the placement
-    placed = _nextpnr(target, f"place-{name}", netlist, [*arguments, "--tmg-ripup", "--no-route", "--write", "placed.json"], clocks,
-                      target.target_mhz)
+    placed = _nextpnr(target, f"place-{name}", netlist, [*arguments, "--tmg-ripup", "--no-route", "--write", "placed.json"],
+                      clocks, target.target_mhz)
     return _nextpnr(target, f"route-{name}", (placed / "placed.json").read_text(encoding="utf-8"),
                     [*arguments, "--no-pack", "--no-place", *result], clocks, target.route_mhz)
 
