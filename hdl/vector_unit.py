@@ -130,7 +130,7 @@ class VectorUnit(wiring.Component):
             alu.step.lane.eq(element), alu.step.pos.eq(pos),
         ]
         m.d.sync += fetched.eq(self.a.en)
-        with m.If(fetched & last & setup.is_gather):
+        with m.If(alu.step.valid & last & setup.is_gather):
             m.d.sync += setup.tail.eq(pos)
 
         # Output packets: the memory holds the word while it waits.
