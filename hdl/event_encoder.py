@@ -21,7 +21,7 @@ BEAT      last 1, data 8: a beat of the output stream
 READ      tile | transpose << 4 | half << 5, range 1, steps 1, first 2, count 2, place 1, words 1, then the line codes, packed
 ========  ===========================================================================================================
 
-Packed codes: element after element a byte, magnitude and polarity << 7; 0x00 is one zero, 0x80 n are n zeros.
+Packed codes: element after element a byte, magnitude and polarity << 7; 0x00 is one zero, 0x80 n are n zeros, up to 128.
 
 A pulse happens in its second cycle: pulses last 3 cycles or more, and their lanes stay high while they are recorded. FIRE and
 TRIM happen in the cycle after their window.
@@ -37,9 +37,12 @@ others : In
     Of ``hdl.top``: the tile port, ``stored``, the output stream, the trace.
 
 Timing: a byte a cycle, of the fixed part two cycles; a word of codes takes two more, zeros of them a cycle each, every 8 lanes of
-a pulse two.
+a pulse three; between two records pass three cycles.
 Source: design choice.
 """
+from functools import reduce
+from operator import or_
+
 from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -87,8 +90,13 @@ class EventEncoder(wiring.Component):
         m.d.comb += [
             waiting.eq(Cat(self.m_axis_tvalid & ~recorded if record == Record.BEAT else noted[record] for record in kinds)),
             self.hold.eq(waiting.any() | self.o.valid)]
+        finish, kind = Signal(), Signal(range(max(Record) + 1))     # the record of this kind ends; the unit stands still
         with m.If(self.enable):
             m.d.sync += [recorded.eq(0), *(noted[record].eq(due) for record, due in happens.items())]
+        with m.Elif(finish):
+            for record in kinds:
+                with m.If(kind == record):
+                    m.d.sync += recorded.eq(1) if record == Record.BEAT else noted[record].eq(0)
 
         # bytes leave through a register
         send, byte, moves = Signal(), Signal(8), Signal()
@@ -96,15 +104,16 @@ class EventEncoder(wiring.Component):
         with m.If(moves):
             m.d.sync += [self.o.valid.eq(send), self.o.payload.eq(byte)]
 
-        kind, place = Signal(range(max(Record) + 1)), Signal(4)
-        header, last, at_last = Signal(8), Signal(4), Signal()      # byte of the header; where it ends
-        for record, fields in self._headers(m).items():
-            near = Signal(8, name=f"near_{record.name.lower()}")    # its fields come from afar
-            m.d.sync += near.eq(fields.word_select(place, 8))
+        place, last, at_last, header = Signal(4), Signal(4), Signal(), []  # byte of the header; where it ends; bytes by kind
+        for record, fields in self._headers(m, noted).items():
+            near = Signal(8, name=f"near_{record.name.lower()}")    # its fields come from afar; 0 unless it is of the kind
+            header.append(near)
             with m.If(kind == record):
-                m.d.comb += [header.eq(near), last.eq(len(fields) // 8 - 1)]
+                m.d.sync += near.eq(fields.word_select(place, 8))
+                m.d.comb += last.eq(len(fields) // 8 - 1)
+            with m.Else():
+                m.d.sync += near.eq(0)
 
-        finish = Signal()                               # the record ends in this cycle
         side = Signal()                                 # FIRE: the columns' codes
         index = Signal(range(max(256, 2 * -(-self.u.lanes // 8)) + 1))  # of 8 lanes
         begin_codes, codes_end = Signal(), Signal()
@@ -121,7 +130,7 @@ class EventEncoder(wiring.Component):
                 m.d.sync += at_last.eq(place == last)
                 m.next = "HEADER_BYTE"
             with m.State("HEADER_BYTE"):
-                m.d.comb += [send.eq(1), byte.eq(header)]
+                m.d.comb += [send.eq(1), byte.eq(reduce(or_, header))]
                 with m.If(moves):
                     m.d.sync += place.eq(place + 1)
                     m.next = "HEADER"
@@ -133,13 +142,14 @@ class EventEncoder(wiring.Component):
                             m.d.comb += begin_codes.eq(1)
                             m.next = "CODES"
                         with m.Default():
-                            m.d.comb += finish.eq(1)
-                            m.next = "WAIT"
-            self._lanes(m, index, send, byte, moves, finish)
+                            m.next = "END"
+            with m.State("END"):
+                m.d.comb += [finish.eq(1), self.read_stb.eq(kind == Record.READ)]
+                m.next = "WAIT"
+            self._lanes(m, index, at_last, send, byte, moves)
             with m.State("CODES"):
                 with m.If(codes_end):
-                    m.d.comb += [finish.eq(~again), self.read_stb.eq(kind == Record.READ)]
-                    m.next = "WAIT"
+                    m.next = "END"
                     if self.u.capacitor:
                         with m.If(again):
                             m.d.sync += [side.eq(1), place.eq(0)]
@@ -152,11 +162,7 @@ class EventEncoder(wiring.Component):
                         with m.If(place[0]):
                             m.d.comb += begin_codes.eq(1)
                             m.next = "CODES"
-        with m.If(finish):
-            for record in kinds:
-                with m.If(kind == record):
-                    m.d.sync += recorded.eq(1) if record == Record.BEAT else noted[record].eq(0)
-        self._codes(m, kind, side, begin_codes, codes_end, send, byte, moves)
+        self._codes(m, noted, kind, side, begin_codes, codes_end, send, byte, moves)
         return m
 
     def _events(self, m):
@@ -178,8 +184,8 @@ class EventEncoder(wiring.Component):
                 events[record] = running & ~window
         return {**events, Record.PULSE: now.any() & ~high, Record.READ: self.convert}
 
-    def _headers(self, m):
-        """Record -> its fixed part."""
+    def _headers(self, m, noted):
+        """Record -> its fixed part; what of it the unit does not keep follows the unit until it is noted."""
         stored = self.stored
         lines = (stored.base, stored.count)
         headers = {
@@ -192,8 +198,10 @@ class EventEncoder(wiring.Component):
         if self.link.trace:
             line, code, place, exponent = Signal(13), Signal(signed(8)), Signal(13), Signal(signed(16))
             m.d.comb += exponent.eq(self.trace_exponent)
-            with m.If(self.enable):
-                m.d.sync += [line.eq(self.trace_line), code.eq(self.trace_code), place.eq(self.trace_lane_address)]
+            with m.If(~noted[Record.LINE]):
+                m.d.sync += [line.eq(self.trace_line), code.eq(self.trace_code)]
+            with m.If(~noted[Record.LANES]):
+                m.d.sync += place.eq(self.trace_lane_address)
             headers |= {Record.UPDATE: _bytes(self.trace_chi_base, self.trace_rate), Record.LANES: _bytes(place),
                         Record.LINE: _bytes(line, code, exponent)}
         if self.u.capacitor:
@@ -204,22 +212,21 @@ class EventEncoder(wiring.Component):
                                     *lines)}
         return {record: Cat(Const(record, 8), fields) for record, fields in headers.items()}
 
-    def _lanes(self, m, index, send, byte, moves, finish):
+    def _lanes(self, m, index, at_end, send, byte, moves):
         """States that send the lanes of a pulse, 8 by 8."""
         count = -(-self.u.lanes // 8)
         lanes = _bytes(self.pulse_pos, self.pulse_neg)
         near = [Signal(8, name=f"near{k}") for k in range(-(-2 * count // 8))]      # one of 64 lanes each: wires come from afar
         lanes_8 = Signal(8)
         m.d.sync += [one.eq(lanes[64 * k:64 * k + 64].word_select(index[:3], 8)) for k, one in enumerate(near)]
-        m.d.comb += lanes_8.eq(Array(near)[index[3:]])
-        with m.State("LANES"):
-            with m.If(index == 2 * count):
-                m.d.comb += [send.eq(1), byte.eq(0xFF)]
-                with m.If(moves):
-                    m.d.comb += finish.eq(1)
-                    m.next = "WAIT"
-            with m.Else():
-                m.next = "LANES_8"
+        m.d.sync += lanes_8.eq(Array(near)[index[3:]])
+        with m.State("LANES"):                          # ``near`` follows ``index``
+            m.d.sync += at_end.eq(index == 2 * count)
+            m.next = "LANES_NEAR"
+        with m.State("LANES_NEAR"):                     # ``lanes_8`` follows ``near``
+            m.next = "LANES_8"
+            with m.If(at_end):
+                m.next = "LANES_END"
         with m.State("LANES_8"):
             m.d.comb += [send.eq(lanes_8 != 0), byte.eq(index)]
             with m.If(lanes_8 == 0):
@@ -227,29 +234,34 @@ class EventEncoder(wiring.Component):
                 m.next = "LANES"
             with m.Elif(moves):
                 m.next = "LANES_HIGH"
+        with m.State("LANES_END"):
+            m.d.comb += [send.eq(1), byte.eq(0xFF)]
+            with m.If(moves):
+                m.next = "END"
         with m.State("LANES_HIGH"):
             m.d.comb += [send.eq(1), byte.eq(lanes_8)]
             with m.If(moves):
                 m.d.sync += index.eq(index + 1)
                 m.next = "LANES"
 
-    def _codes(self, m, kind, side, begin, end, send, byte, moves):
+    def _codes(self, m, noted, kind, side, begin, end, send, byte, moves):
         """Send words of codes, packed, from ``begin`` on; ``end``: the last byte was taken."""
         u, stored = self.u, self.stored
-        word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))
-        codes, zeros = Signal(8 * u.vector_width), Signal(8)    # of the word, the next one lowest
+        word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))      # next word; words after this one
+        codes, zeros = Signal(8 * u.vector_width), Signal(8)    # of the word, the next one lowest; up to 128 zeros before it
+        ended = Signal()                                # no words are left
         code = codes[:8]
         address = stored.address
         m.d.comb += address.eq(Cat(side, word) if u.capacitor else word)
         if self.link.trace:
             bits, lanes = u.outer_bits, Signal(8 * u.vector_width)
-            with m.If(self.enable):
+            with m.If(~noted[Record.LANES]):
                 m.d.sync += lanes.eq(Cat(Cat(lane[:bits], Const(0, 7 - bits), lane[bits]) for lane in self.trace_lanes))
         zero = code[:7] == 0
         flush = zeros != 0
         with m.FSM(name="codes"):
             with m.State("IDLE"):
-                m.d.sync += [element.eq(0), zeros.eq(0)]
+                m.d.sync += [element.eq(0), zeros.eq(0), ended.eq(0)]
                 with m.If(begin):
                     if u.capacitor:
                         m.d.sync += [word.eq(Mux(side, stored.base_1, stored.base)),
@@ -263,16 +275,17 @@ class EventEncoder(wiring.Component):
             with m.State("FETCH"):
                 m.next = "WORD"
                 with m.If(left == 0):
+                    m.d.sync += ended.eq(1)
                     m.next = "REST"
             with m.State("WORD"):
-                m.d.sync += codes.eq(stored.data)
+                m.d.sync += [codes.eq(stored.data), word.eq(word + 1), left.eq(left - 1)]
                 if self.link.trace:
                     with m.If(kind == Record.LANES):
                         m.d.sync += codes.eq(lanes)
                 m.next = "CODE"
             with m.State("CODE"):
                 step = Signal()                         # on to the next element
-                with m.If(zero & (zeros != 255)):
+                with m.If(zero & ~zeros[7]):
                     m.d.comb += step.eq(1)
                     m.d.sync += zeros.eq(zeros + 1)
                 with m.Elif(flush):
@@ -287,14 +300,13 @@ class EventEncoder(wiring.Component):
                 with m.If(step):
                     m.d.sync += [element.eq(element + 1), codes.eq(codes >> 8)]
                     with m.If(element == u.vector_width - 1):
-                        m.d.sync += [word.eq(word + 1), left.eq(left - 1)]
                         m.next = "FETCH"
             with m.State("COUNT"):
                 m.d.comb += [send.eq(1), byte.eq(zeros)]
                 with m.If(moves):
                     m.d.sync += zeros.eq(0)
                     m.next = "CODE"
-                    with m.If(left == 0):
+                    with m.If(ended):
                         m.next = "REST"
             with m.State("REST"):                       # zeros at the end
                 m.d.comb += [send.eq(flush), byte.eq(Mux(zeros == 1, 0x00, 0x80)), end.eq(~flush & moves)]
