@@ -22,7 +22,7 @@ in mid-run, or taken by another host, has lost what it knew and answers LOST ins
 Ports
 -----
 rx_stb, rx, tx
-    Of the UART: a received byte; bytes to send. Between two received bytes pass at least 11 cycles.
+    Of the UART: a received byte, there for two cycles; bytes to send. Between two received bytes pass at least 11 cycles.
 start, command, end : Out
     A request: ``start`` for a cycle; its body is in the receive memory from address BODY to ``end`` - 1 and stays until ``done``.
 address, data : In, Out
@@ -79,15 +79,17 @@ class Link(wiring.Component):
         ]
 
         m.d.sync += self.end.eq(count - CRC_BYTES)      # long still when the request starts
+        came, is_flag, is_escape = Signal(), Signal(), Signal()     # a byte, a cycle ago
+        m.d.sync += [came.eq(self.rx_stb), is_flag.eq(self.rx == FLAG), is_escape.eq(self.rx == ESCAPE)]
 
         # CRC: a byte goes into a register, from there it is XORed into the CRC, which is then shifted by 8 bits, one a cycle
-        crc, shifts, take, taken, byte = Signal(32), Signal(range(9)), Signal(), Signal(8), Signal(8)
+        crc, shifts, take, taken, byte = Signal(32), Signal(range(9), init=8), Signal(), Signal(8), Signal(8)
         due = Signal()                                  # ``byte`` is not yet in the CRC
         m.d.sync += due.eq(take)
         with m.If(due):
-            m.d.sync += [crc.eq(crc ^ byte), shifts.eq(8)]
-        with m.Elif(shifts != 0):
-            m.d.sync += [crc.eq(Mux(crc[0], (crc >> 1) ^ CRC_POLYNOMIAL, crc >> 1)), shifts.eq(shifts - 1)]
+            m.d.sync += [crc.eq(crc ^ byte), shifts.eq(0)]
+        with m.Elif(~shifts[3]):
+            m.d.sync += [crc.eq(Mux(crc[0], (crc >> 1) ^ CRC_POLYNOMIAL, crc >> 1)), shifts.eq(shifts + 1)]
 
         # of the frame received last, each from a register: long settled when its flag comes
         whole, known, same, following, connects = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -107,14 +109,14 @@ class Link(wiring.Component):
             with m.State("LISTEN"):
                 m.d.comb += taken.eq(write.data)
                 m.d.sync += byte.eq(taken)
-                with m.If(self.rx_stb):
-                    with m.If(self.rx == FLAG):
+                with m.If(came):
+                    with m.If(is_flag):
                         m.d.sync += [inside.eq(1), escaped.eq(0), crc.eq(~0)]
                         with m.If(inside & whole & ~escaped):
                             m.next = "CHECK"
                         with m.Else():
                             m.d.sync += count.eq(0)
-                    with m.Elif(self.rx == ESCAPE):
+                    with m.Elif(is_escape):
                         m.d.sync += escaped.eq(1)
                     with m.Elif(inside):
                         m.d.comb += [write.en.eq(~count[-1]), take.eq(1)]
@@ -171,7 +173,7 @@ class Link(wiring.Component):
                 m.d.sync += byte.eq(taken)
                 m.next = "PUT"
             with m.State("PUT"):
-                m.d.comb += [self.tx.valid.eq((shifts == 0) & ~due), self.tx.payload.eq(byte)]
+                m.d.comb += [self.tx.valid.eq(shifts[3] & ~due), self.tx.payload.eq(byte)]
                 with m.If(flip):
                     m.d.comb += self.tx.payload.eq(byte ^ FLIP)
                 with m.Elif((byte == FLAG) | (byte == ESCAPE)):
