@@ -89,11 +89,10 @@ class HostBridge(wiring.Component):
               for k in range(u.vector_width)),
         ]
         with m.If(self.enable):
+            m.d.sync += [wait.eq(Mux(self.convert, link.convert_cycles - 1, wait - 1)),
+                         waiting.eq(Mux(self.convert, link.convert_cycles != 1, waiting & (wait != 1)))]
             with m.If(self.convert):
-                m.d.sync += [wait.eq(link.convert_cycles - 1), waiting.eq(link.convert_cycles != 1),
-                             words.eq((self.out_count + u.vector_width - 1) >> place_bits), needs_codes.eq(self.out_count != 0)]
-            with m.Elif(waiting):
-                m.d.sync += [wait.eq(wait - 1), waiting.eq(wait != 1)]
+                m.d.sync += [words.eq((self.out_count + u.vector_width - 1) >> place_bits), needs_codes.eq(self.out_count != 0)]
             with m.Elif(self.codes.valid & self.codes.ready):
                 m.d.sync += [codes_ready.eq(0), words.eq(words - 1), needs_codes.eq(words != 1)]
 
@@ -210,7 +209,7 @@ class HostBridge(wiring.Component):
                 with m.If(~more):
                     m.next = "SEND"
             with m.State("ACCESS"):
-                with m.If(self.enable):
+                with m.If(~self.events_hold):           # the unit's clock runs
                     with m.If(Mux(is_read, self.axil_arready, self.axil_awready)):
                         m.d.sync += aw.eq(0)
                     with m.If(self.axil_wready):
