@@ -128,7 +128,7 @@ class Refresh(wiring.Component):
             m.d.sync += [dirty_at.eq(self.fill_base), lines_left.eq(self.fill_count), fill_bit.eq(self.fill_value),
                          filling.eq(1), ready.eq(0)]
         m.d.sync += [Assert(~((self.mark_stb | self.fill_stb) & (accept | ~ready)), "a mark or fill during a fill or SCAN"),
-                     Assert(ready == (idle & ~filling), "ready is not what it says")]
+                     Assert((ready == (idle & ~filling)) & (idle | ~filling), "ready is not what it says")]
 
         # cells of the line: the codes of G+ and whether they are above ``high``, then in their place the difference G- - G+ and
         # whether the cell is due. A word that comes is that less the word kept (0 in the first pass), a cycle later
@@ -274,5 +274,11 @@ class Refresh(wiring.Component):
                 with m.If(self.code_stb):
                     m.d.sync += code.eq(self.code_word[0])
                     m.next = "JUDGE"
-        m.d.sync += Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ")
+        rewriting = Cat(ctl.ongoing(state) for state in (
+            "RESET_POSITIVE", "RESET_NEGATIVE", "JUDGE", "SET", "READ_BACK", "AWAIT")).any()
+        m.d.sync += [
+            Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ"),
+            Assert(self.reading | idle | ctl.ongoing("CHECK"), "reading and the state differ"),
+            Assert((self.pulsing == rewriting) | ctl.ongoing("PICK"), "pulsing and the state differ"),
+        ]
         return m
