@@ -71,21 +71,22 @@ def _sum(values):
 class Slice(wiring.Component):
     """``n_lanes`` lanes from ``first`` on with their memory: stages "issue" to "pulse" of the module's text.
 
-    Shared registers are the bank's; a lane's own are here: ``held``, ``updates``, ``sums``, ``counts``, ``negative``. ``word``:
-    what ``held`` shows; ``following``: what it takes with ``shift``. ``due``: a lane has pulses, in stage "threshold"; ``clips``:
-    lanes beyond +-chi_max, in stage "pulse".
+    Shared registers are the bank's; a lane's own are here: ``held``, ``updates``, ``sums``, ``whole`` (of a sum: it is a multiple
+    of eps), ``counts``, ``negative``. ``word``: what ``held`` shows; ``following``: what it takes with ``shift``. ``due``: a lane
+    has pulses, in stage "threshold"; ``clips``: lanes beyond +-chi_max, in stage "pulse".
     """
 
     def __init__(self, u: UnitParams, first: int, n_lanes: int):
         self.u, self.first, self.n_lanes = u, first, n_lanes
         # no word is read while it is written (asserted in Bank): synthesis need not order the two
         self.memory = Memory(shape=data.ArrayLayout(u.chi_bits, n_lanes), depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
-        # attributes for proofs. multiply: output; add: held, updates, added (n); threshold: sums, summed (n)
+        # attributes for proofs. multiply: output; add: held, updates, added (n); threshold: sums, whole, summed (n)
         update_shape, sum_shape = u.update_max.bit_length() + 1, signed((u.chi_max + u.update_max).bit_length() + 1)
         self.output, self.held = Signal(self.memory.shape), Signal(self.memory.shape, reset_less=True)
         self.updates = [Signal(update_shape, name=f"update{k}", reset_less=True) for k in range(n_lanes)]
         self.sums = [Signal(sum_shape, name=f"sum{k}", reset_less=True) for k in range(n_lanes)]
-        self.added, self.summed = Signal(n_lanes, reset_less=True), Signal(n_lanes, reset_less=True)
+        self.added, self.summed, self.whole = (
+            Signal(n_lanes, reset_less=True, name=name) for name in ("added", "summed", "whole"))
         address, t_bits = range(u.chi_words), u.multiplicand_max.bit_length()
         super().__init__({
             "multiplicand": In(t_bits), "codes": In(n_lanes * u.outer_bits), "signs": In(n_lanes),
@@ -121,18 +122,19 @@ class Slice(wiring.Component):
         for k in lanes:
             code = self.codes.word_select(k, u.outer_bits)
             total = Cat(Const(1, 1), self.held[k]).as_signed() + updates[k]
-            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, code)), sums[k].eq(total[1:])]
+            m.d.sync += [updates[k].eq(lane_update(u, self.multiplicand, code)), sums[k].eq(total[1:]),
+                         self.whole[k].eq(total[1:u.eps_log2 + 1] == self.added[k].replicate(u.eps_log2))]
             sign, top, exact = self.summed[k], sums[k][-1], Signal(u.chi_bits, name=f"exact{k}")
-            negative, fraction, over = negatives[k], Signal(name=f"fraction{k}"), Signal(name=f"over{k}")
+            negative, whole, over = negatives[k], self.whole[k], Signal(name=f"over{k}")
             # a bit is one LUT of four inputs: sum, sign, over, top
             limit = Mux(top ^ sign, Const(-u.chi_max, u.chi_bits), Const(u.chi_max, u.chi_bits))
             value = Mux(over, limit, exact)
-            high = Mux(self.threshold, fraction.replicate(u.chi_bits - u.eps_log2), value[u.eps_log2:])
+            # below 0 and no multiple of eps: p = q + 1
+            high = Mux(self.threshold, (negative & ~whole).replicate(u.chi_bits - u.eps_log2), value[u.eps_log2:])
             m.d.comb += [
                 negative.eq(top ^ sign), exact.eq(sums[k][:u.chi_bits] ^ sign.replicate(u.chi_bits)),
-                fraction.eq(negative & exact[:u.eps_log2].any()),       # below 0 and no multiple of eps: p = q + 1
                 counts[k].eq((sums[k][u.eps_log2:u.eps_log2 + u.count_bits] ^ top.replicate(u.count_bits))
-                             + (negative & ~fraction)),
+                             + (negative & whole)),
                 clipped[k].eq(counts[k][u.chi_bits - 1 - u.eps_log2:].any()),
                 over.eq(clipped[k] & ~self.threshold),
                 written[k].eq(Cat(value[:u.eps_log2], high)),
@@ -253,7 +255,7 @@ class Accumulator(wiring.Component):
     pulse_valid : Out(1)
         A due word is in stage "pulse", for one cycle; ``counts``, ``negative``: its pulses.
     saturations : Out
-        Elements clipped, two cycles after stage "pulse".
+        Elements clipped, three cycles after stage "pulse".
     active : Out(1)
         Must be clocked in this cycle.
     """
@@ -290,11 +292,13 @@ class Accumulator(wiring.Component):
                 "fetch", "address", "valid", "multiplicand", "line_negative", "threshold", "clear", "keep", "load", "shift")]
             m.d.comb += [bank.codes.eq(self.codes[bank.first * code_bits:]),
                          bank.following.eq(chain[part_bits + bank.first * u.chi_bits:])]
-        fetched, leaving = Signal(), Signal(3)           # leaving: in stage "pulse", or its clipped elements are added up
+        fetched, leaving = Signal(), Signal(4)           # leaving: in stage "pulse", or its clipped elements are added up
+        clips = [Signal.like(self.saturations, name=f"clips{first}") for first in range(0, len(banks), 4)]
         m.d.sync += [
             fetched.eq(self.fetch), self.read_valid.eq(self.valid), self.sum_valid.eq(self.read_valid),
             self.write_valid.eq(self.sum_valid),
-            leaving.eq(Cat(self.write_valid, leaving)), self.saturations.eq(_sum([bank.clips for bank in banks])),
+            leaving.eq(Cat(self.write_valid, leaving)), self.saturations.eq(_sum(clips)),
+            *(some.eq(_sum([bank.clips for bank in banks[4 * n:4 * n + 4]])) for n, some in enumerate(clips)),
         ]
         m.d.comb += [
             self.active.eq(self.fetch | fetched | self.valid | self.shift | shifting | self.read_valid | self.sum_valid

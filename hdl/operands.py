@@ -23,7 +23,7 @@ Timing: one word per cycle; walk words are offered 4 moving cycles after their a
 last lane word's address, its codes are there in the cycle after: in time for a chi word that is issued with ``lanes_loaded``.
 Source: design choice.
 """
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,9 +56,12 @@ class Operands(wiring.Component):
     Members
     -------
     start : In(1)
-        A command begins: its counts are taken, lane codes are cleared. ``sweep``: see the module; both with ``i``.
+        No command runs, or it ends: a command can begin in the next cycle. Its counts are taken, lane codes are cleared.
     i : In(UpdateCommand(u))
-        The command, with ``start``; ``command``: In, the same, stable from the next cycle to its end.
+        The command, in the last cycle of ``start``; ``sweep``: In, see the module, likewise; ``command``: In, the same, stable
+        from the next cycle to its end.
+    again : In(1)
+        The running command, a sweep, begins anew.
     go : In(1)
         The unit moves.
     vector : Out(VectorReadSignature(u))
@@ -67,7 +70,7 @@ class Operands(wiring.Component):
         Walk words; words with an empty mask included.
     group, lane_codes : In, Out
         Codes of the lanes of a chi word of a line, packed, lane 0 first: of the word that ``group`` named a cycle before.
-        ``lanes_loaded``: they are complete from the next cycle on.
+        ``lanes_loaded``: they are complete from the next cycle on; ``lanes_next``: what it will be in the next cycle.
     idle : Out(1)
         Everything is fetched and handed over.
     trace_lane_stb, trace_lane_address, trace_lanes : Out
@@ -79,9 +82,11 @@ class Operands(wiring.Component):
         self.code_bits = u.outer_bits + 1
         self.lane_words = -(-min(u.n_lines, u.groups_max * u.lanes) // u.vector_width)
         super().__init__({
-            "start": In(1), "sweep": In(1), "i": In(UpdateCommand(u)), "command": In(UpdateCommand(u)), "go": In(1),
+            "start": In(1), "sweep": In(1), "i": In(UpdateCommand(u)), "again": In(1), "command": In(UpdateCommand(u)),
+            "go": In(1),
             "vector": Out(VectorReadSignature(u)), "o_walk": Out(stream.Signature(WalkWord(u))),
-            "group": In(range(u.groups_max)), "lane_codes": Out(u.lanes * self.code_bits), "lanes_loaded": Out(1), "idle": Out(1),
+            "group": In(range(u.groups_max)), "lane_codes": Out(u.lanes * self.code_bits), "lanes_loaded": Out(1),
+            "lanes_next": Out(1), "idle": Out(1),
             "trace_lane_stb": Out(1), "trace_lane_address": Out(13),
             "trace_lanes": Out(data.ArrayLayout(self.code_bits, u.vector_width)),
         })
@@ -96,14 +101,14 @@ class Operands(wiring.Component):
         walk_left, lane_left = Signal(range(u.n_lines + 1)), Signal(range(u.n_lines + 1))
         walk_due, lane_due = Signal(), Signal()          # left != 0
         walk_index, lane_index, index = Signal(words), Signal(words), Signal(words)
-        sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal()
+        begin, sweep, found, move, take_lane, take_walk = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         turn = Signal(2)                                 # walk words since a lane word, at most 2
         fetched, held, placed = Signal(tag), Signal(tag), Signal(tag)
         left = Mux(take_lane, lane_left, walk_left)
         m.d.comb += [
-            move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
+            begin.eq(self.start | self.again), move.eq(self.go & ~(self.o_walk.valid & ~self.o_walk.ready)),
             take_lane.eq(lane_due & (found | turn[1] | ~walk_due)), take_walk.eq(walk_due & ~take_lane),
-            self.vector.en.eq(move & (take_lane | take_walk) & ~sweep),
+            self.vector.en.eq(move & (lane_due | walk_due) & ~(sweep | self.start)),
             index.eq(Mux(take_lane, lane_index, walk_index)),
             self.vector.addr.eq(Mux(take_lane, command.lane_src, command.walk_src) + index),
         ]
@@ -115,7 +120,7 @@ class Operands(wiring.Component):
                 m.d.sync += [walk_index.eq(walk_index + 1), walk_left.eq(walk_left - width), walk_due.eq(walk_left > width),
                              turn.eq(turn + ~turn[1])]
             m.d.sync += [
-                fetched.valid.eq(take_lane | take_walk), fetched.lane.eq(take_lane),
+                fetched.valid.eq(lane_due | walk_due), fetched.lane.eq(take_lane),
                 fetched.index.eq(index), fetched.span.eq(Mux(left > width, width, left)),
                 held.eq(fetched), placed.eq(held),
             ]
@@ -129,30 +134,36 @@ class Operands(wiring.Component):
             value = self.vector.data[k]
             inside = (fetched.span > k) & ~sweep
             below, negative = (Signal(name=f"{name}{k}", reset_less=True) for name in ("below", "negative"))
-            distance, coarse = (Signal(u.element_bits, name=f"{name}{k}", reset_less=True) for name in ("distance", "coarse"))
-            shifted = Signal(u.element_bits, name=f"shifted{k}")
+            distance = Signal(u.element_bits, name=f"distance{k}", reset_less=True)
+            magnitude = Signal(u.element_bits, name=f"magnitude{k}")
+            # what the fine shift can bring into a line code, and whether there are bits beyond that
+            coarse = Signal(u.line_bits + 3, name=f"coarse{k}", reset_less=True)
+            beyond = Signal(name=f"beyond{k}", reset_less=True)
+            shifted = Signal(u.line_bits + 4, name=f"shifted{k}")
             with m.If(move):
                 m.d.sync += [
                     below.eq(value[-1] & inside), distance.eq(Mux(inside, value ^ value[-1].replicate(len(value)), 0)),
-                    negative.eq(below), coarse.eq((distance + below)[:u.element_bits] >> Cat(Const(0, 2), shift[2:])),
+                    negative.eq(below), coarse.eq(magnitude), beyond.eq(magnitude[len(coarse):].any()),
                 ]
             code, nonzero = quantise(u, shifted)
-            m.d.comb += [shifted.eq(coarse >> fine), codes.word_select(k, code_bits).eq(Cat(code, negative)),
+            m.d.comb += [magnitude.eq((distance + below)[:u.element_bits] >> Cat(Const(0, 2), shift[2:])),
+                         shifted.eq(Cat((coarse >> fine)[:len(coarse)], beyond)),
+                         codes.word_select(k, code_bits).eq(Cat(code, negative)),
                          walked[k].eq(Mux(sweep, placed.span > k, nonzero))]
 
         # lane words to where they wait, walk words to the walker
         load_lane, lane_follows, started = Signal(), Signal(), Signal()
-        m.d.sync += started.eq(self.start)               # not in the cycle of the handshake: a short path
+        m.d.sync += started.eq(begin)
         m.d.comb += [load_lane.eq(placed.valid & placed.lane),
                      lane_follows.eq(lane_due | (fetched.valid & fetched.lane) | (held.valid & held.lane))]
         lane_word, group = Signal(width * code_bits, reset_less=True), Signal.like(self.group)
         m.d.sync += [lane_word.eq(Mux(started, 0, codes)), group.eq(self.group)]      # group: whose codes are on ``lane_codes``
         if u.groups_max > 1 and u.lanes % width == 0:
-            self._store(m, started, load_lane & move, lane_word, group)
+            self._store(m, started, load_lane, move, lane_word, group)
         else:
             self._hold(m, started, load_lane, placed.index, lane_word, group)
-        with m.If(move & ~lane_follows):
-            m.d.sync += self.lanes_loaded.eq(1)
+        m.d.comb += self.lanes_next.eq(self.lanes_loaded | (move & ~lane_follows))
+        m.d.sync += self.lanes_loaded.eq(self.lanes_next)
         walk = self.o_walk.payload
         with m.If(move):
             m.d.sync += [self.o_walk.valid.eq(placed.valid & ~placed.lane), walk.codes.eq(codes), walk.mask.eq(walked),
@@ -165,21 +176,27 @@ class Operands(wiring.Component):
             self.trace_lane_stb.eq(move & load_lane), self.trace_lane_address.eq(placed.index), self.trace_lanes.eq(codes),
         ]
 
-        with m.If(self.start):
+        # also while nothing runs, so that ``valid`` of a command, which comes late, reaches none of this
+        with m.If(begin):
             m.d.sync += [
-                walk_left.eq(self.i.walk_count), walk_due.eq(self.i.walk_count != 0), sweep.eq(self.sweep),
-                lane_left.eq(self.i.lane_count), lane_due.eq(~self.sweep & (self.i.lane_count != 0)),
-                self.lanes_loaded.eq(self.sweep | (self.i.lane_count == 0)), walk_index.eq(0), lane_index.eq(0), found.eq(0),
-                turn.eq(0), fetched.valid.eq(0), held.valid.eq(0), placed.valid.eq(0), self.o_walk.valid.eq(0),
+                walk_left.eq(Mux(self.again, command.walk_count, self.i.walk_count)), lane_left.eq(self.i.lane_count),
+                walk_due.eq(Mux(self.again, command.walk_count, self.i.walk_count) != 0), sweep.eq(self.again | self.sweep),
+                lane_due.eq(~self.again & ~self.sweep & (self.i.lane_count != 0)),
+                self.lanes_loaded.eq(self.again | self.sweep | (self.i.lane_count == 0)), walk_index.eq(0), lane_index.eq(0),
+                found.eq(0), turn.eq(0), fetched.valid.eq(0),
             ]
+        with m.If(self.again):
+            m.d.sync += [held.valid.eq(0), placed.valid.eq(0), self.o_walk.valid.eq(0)]
+        m.d.sync += Assert(~self.start | ~(fetched.valid | held.valid | placed.valid | self.o_walk.valid), "words of no command")
         return m
 
     def _hold(self, m, started, load, index, word, group):
-        """Keep the codes of all lane words in registers; ``word``, a cycle later than ``load``, is 0 where all are cleared."""
+        """Keep the codes of all lane words in registers. ``load``: a lane word is placed, in every cycle that it is held there;
+        ``word`` comes a cycle later, and is 0 where all are cleared.
+        """
         u = self.u
         lanes = [Signal(len(word), name=f"lanes{n}", reset_less=True) for n in range(self.lane_words)]
         strobes = Signal(self.lane_words)
-        # what ``move`` holds is loaded again
         m.d.sync += strobes.eq(Cat(started | (load & (index == n)) for n in range(self.lane_words)))
         for register, strobe in zip(lanes, strobes, strict=True):
             with m.If(strobe):
@@ -190,15 +207,15 @@ class Operands(wiring.Component):
                 with m.Case(place):
                     m.d.comb += self.lane_codes.eq(Cat(lanes)[place * group_bits:(place + 1) * group_bits])
 
-    def _store(self, m, started, load, word, group):
-        """Keep them in a memory, ``word`` a cycle after ``load``, in order. Not written: 0 (``filled``: last group)."""
+    def _store(self, m, started, load, move, word, group):
+        """Keep them in a memory, in order, ``word`` a cycle after ``load & move``. Not written: 0 (``filled``: last group)."""
         u, parts = self.u, self.u.lanes // self.u.vector_width
         m.submodules.lanes = lanes = memory.Memory(shape=data.ArrayLayout(len(word), parts), depth=u.groups_max, init=[])
         write = lanes.write_port(granularity=1)
         read = lanes.read_port(transparent_for=[write])
         place, part, last_group, filled = Signal.like(group), Signal(range(parts)), Signal.like(group), Signal(parts)
         loaded = Signal()
-        m.d.sync += loaded.eq(load)
+        m.d.sync += loaded.eq(load & move)
         m.d.comb += [write.addr.eq(place), write.en.eq(Mux(loaded, 1 << part, 0)), read.addr.eq(self.group),
                      *(write.data[k].eq(word) for k in range(parts))]
         with m.If(started):

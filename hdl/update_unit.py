@@ -24,14 +24,16 @@ Ports
 i : In(stream.Signature(UpdateCommand(u)))
     Commands; ``ready``, a register, when idle, and in the cycle that ends a command.
 vector, exponents : vector memory port "update"; E registers, sampled when the command is accepted.
-o_pulse, pulse_busy : to and from the pulse generator.
+o_pulse, pulse_busy : to and from the pulse generator. A command is offered two cycles after the one before was taken, at the
+    earliest: no train is shorter.
 o_dump, i_load : streams of words, see above.
 active, accumulator_active : Out(1)
     The unit, and in it the accumulator, must be clocked in this cycle.
 host_stall : Out(1)
     Nothing but the host is waited for (cycles not counted as unit time).
 events : Out(StructLayout)
-    As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command.
+    As in ``model/events.py``; ``lines_skipped`` comes as one number at the end of the command, ``phase_*`` and ``update_clips``
+    a cycle late.
 trace_* : for recorders; strobes are high for one cycle:
     trace_line_stb, trace_line, trace_code: one per walked line of an accumulating UPDATE; the code is signed, ``negate`` applied.
     trace_lane_stb, trace_lane_address, trace_lanes: lane codes of a vector word, magnitude below sign, before the walk.
@@ -48,8 +50,8 @@ Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
 
-from amaranth import Assert, DomainRenamer, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth import Assert, Cat, DomainRenamer, Module, Mux, Signal, signed
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl import accumulator
@@ -77,10 +79,10 @@ class UpdateUnit(wiring.Component):
         self.u, self.accumulator_domain = u, accumulator_domain
         self.operands, self.walker, self.outer_product = Operands(u), Walker(u), OuterProduct(u)
         self.accumulator = Accumulator(u)
-        # pulse commands: line and group go with the counts; attributes for proofs
+        # pulse commands: line and group go with the counts. level: commands that wait; attributes for proofs
         self.where = data.StructLayout({"line": range(u.n_lines), "group": self.walker.group.shape()})
         self.due = data.StructLayout({"where": self.where, "counts": self.accumulator.counts.shape(), "negative": u.lanes})
-        self.pulses, self.hold = fifo.SyncFIFOBuffered(width=self.due.size, depth=PULSE_DEPTH), Signal()
+        self.level = Signal(range(PULSE_DEPTH + 1))
         super().__init__({
             "i": In(stream.Signature(UpdateCommand(u))), "vector": Out(VectorReadSignature(u)),
             "exponents": In(data.ArrayLayout(signed(8), N_EXPONENTS)),
@@ -107,19 +109,13 @@ class UpdateUnit(wiring.Component):
 
         # command
         command, exponent = Signal(UpdateCommand(u), reset_less=True), Signal(signed(10), reset_less=True)
-        busy, ended, accept, parked = Signal(), Signal(), Signal(), Signal()
-        resting = Signal(init=1)                        # idle, or ending
+        resting, ended, parked = Signal(init=1), Signal(), Signal()      # resting: idle, or ended
         is_update, is_clear, is_dump, is_load = Signal(), Signal(), Signal(), Signal()
         new = self.i.payload
-        m.d.comb += [
-            self.i.ready.eq(resting), accept.eq(self.i.valid & self.i.ready),
-            self.active.eq((self.i.valid & ~busy) | (busy & ~parked) | chi.active), self.accumulator_active.eq(chi.active),
-        ]
-        with m.If(ended):
-            m.d.sync += busy.eq(0)
-        with m.If(accept):
+        m.d.comb += [self.i.ready.eq(resting), self.accumulator_active.eq(chi.active)]
+        with m.If(resting):                              # without ``valid``, which comes late
             m.d.sync += [
-                command.eq(new), busy.eq(1), exponent.eq(self.exponents[new.e] + new.exponent),
+                command.eq(new), exponent.eq(self.exponents[new.e] + new.exponent),
                 is_update.eq(new.op == UpdateOp.UPDATE), is_clear.eq(new.op == UpdateOp.CLEAR),
                 is_dump.eq(new.op == UpdateOp.DUMP), is_load.eq(new.op == UpdateOp.LOAD),
             ]
@@ -127,36 +123,36 @@ class UpdateUnit(wiring.Component):
         # the head's word: issued (UPDATE, CLEAR), or its stream words pass (DUMP, LOAD)
         stage = data.StructLayout({"valid": 1, "line": 13, "group": walker.group.shape(), "negative": 1, "address": 16})
         front = [Signal(stage, name=f"front{n}") for n in range(3)]
-        head = front[-1]
-        held, go, front_go = Signal(), Signal(), Signal()
-        # of DUMP and LOAD: the head's word has passed; a LOAD begins anew. Registers: the host's stream is no path to the walker
-        passed, restart, streams, dump_stall = Signal(), Signal(), Signal(), Signal()
-        dumping, loading, asked, place_last = Signal(), Signal(), Signal(2), Signal()
-        loaded, complete = Signal(), Signal()            # a LOAD's part enters; it is its word's last. Registers: likewise
-        place = Signal(range(max(2, chi_parts)))
+        head, head_next = front[-1], Signal()
+        # the fetch moves, the lines move: decided a cycle ahead, as it reaches everything before the accumulator. FIFO crowded
+        go, front_go, crowded = Signal(init=1), Signal(init=1), Signal()
+        # DUMP and LOAD: stream words of the head's word may pass, one does; its last one did in the cycle before, or earlier
+        streams, passes, leaves, passed = Signal(), Signal(), Signal(), Signal()
+        asked, place, place_last = Signal(2), Signal(range(max(2, chi_parts))), Signal()
+        dumping, dump_stall = Signal(), Signal()
+        # LOAD, of the cycle before: a stream word was taken; a void one: the packet begins anew; a part of a word; the last part
+        taken, void, restart, loaded, complete = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            held.eq(head.valid & self.hold), go.eq(busy & ~held), place_last.eq(place == chi_parts - 1),
+            head_next.eq(~restart & Mux(front_go, front[1].valid, head.valid)), place_last.eq(place == chi_parts - 1),
             streams.eq(head.valid & ~passed & ~restart), self.i_load.ready.eq(is_load & streams),
-            dump_stall.eq(self.o_dump.valid & ~self.o_dump.ready),
+            dump_stall.eq(self.o_dump.valid & ~self.o_dump.ready), dumping.eq(is_dump & streams & asked[1] & ~dump_stall),
             self.host_stall.eq(dump_stall | (self.i_load.ready & ~self.i_load.valid)),
-            dumping.eq(is_dump & streams & ~dump_stall & (asked == 2)),
-            loading.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count != 0)),
-            front_go.eq(go & (~head.valid | Mux(is_dump | is_load, passed & ~dump_stall, operands.lanes_loaded))),
-            chi.valid.eq(Mux(is_load, complete, go & head.valid
-                             & Mux(is_dump, ~passed & ~dump_stall & (asked == 0), operands.lanes_loaded))),
+            passes.eq(dumping | (self.i_load.ready & self.i_load.valid)),
+            restart.eq(taken & void), loaded.eq(taken & ~void), complete.eq(is_load & leaves & ~void),
+            chi.valid.eq(Mux(is_load, complete, Mux(is_dump, streams & (asked == 0), front_go & head.valid))),
         ]
-        m.d.sync += [passed.eq(Mux(passed, dump_stall, (dumping | loading) & place_last)),
-                     loaded.eq(loading), complete.eq(loading & place_last),
-                     Assert(~complete | passed, "a word is complete and its parts still pass"),
-                     restart.eq(self.i_load.ready & self.i_load.valid & (self.i_load.payload.count == 0))]
+        m.d.sync += [
+            go.eq(~(head_next & crowded)),
+            front_go.eq(~head_next | (passes & place_last) | (operands.lanes_next & ~(is_dump | is_load | crowded))),
+            leaves.eq(passes & place_last), passed.eq((passes & place_last) | (passed & dump_stall)),
+            taken.eq(self.i_load.ready & self.i_load.valid), void.eq(self.i_load.payload.count == 0),
+        ]
 
         # operands and walker
         m.d.comb += [
-            operands.start.eq(accept | restart), walker.start.eq(accept | restart),
-            operands.i.eq(Mux(restart, command.as_value(), new.as_value())),
-            operands.sweep.eq(restart | (new.op != UpdateOp.UPDATE) | ~new.accumulate),
-            operands.command.eq(command), operands.go.eq(go),
-            walker.move.eq(go), walker.go.eq(front_go), walker.groups.eq(command.words_per_line),
+            operands.start.eq(resting), operands.again.eq(restart), operands.i.eq(new), operands.command.eq(command),
+            operands.sweep.eq((new.op != UpdateOp.UPDATE) | ~new.accumulate), operands.go.eq(go),
+            walker.clear.eq(restart), walker.move.eq(go), walker.go.eq(front_go), walker.groups.eq(command.words_per_line),
         ]
         wiring.connect(m, operands.o_walk, walker.i)
         wiring.connect(m, wiring.flipped(self.vector), operands.vector)
@@ -181,44 +177,53 @@ class UpdateUnit(wiring.Component):
             chi.threshold.eq(is_update & command.threshold), chi.clear.eq(is_clear), chi.keep.eq(is_dump), chi.load.eq(is_load),
         ]
 
-        # pulses: line and group go beside the accumulator, due words into the FIFO
+        # line and group go beside the accumulator
         passing = [Signal(self.where, name=f"passing{n}", reset_less=True) for n in range(accumulator.LATENCY)]
         m.d.sync += [passing[0].line.eq(head.line), passing[0].group.eq(head.group),
                      *(after.eq(before) for before, after in itertools.pairwise(passing))]
-        m.submodules.pulses = pulses = self.pulses
-        due, taken, pulse = Signal(self.due), data.View(self.due, pulses.r_data), self.o_pulse.payload
-        m.d.comb += [
-            due.where.eq(passing[-1]), due.counts.eq(chi.counts), due.negative.eq(chi.negative),
-            pulses.w_en.eq(chi.pulse_valid), pulses.w_data.eq(due), pulses.r_en.eq(self.o_pulse.ready),
-            self.o_pulse.valid.eq(pulses.r_rdy),
-            pulse.tile.eq(command.tile), pulse.walk.eq(command.walk), pulse.kind.eq(Kind.SET),
-            pulse.line.eq(command.walk_first + taken.where.line),
-            pulse.first.eq(command.lane_first + taken.where.group * u.lanes),
-            pulse.dirty.eq(command.chi_base + taken.where.line), pulse.counts.eq(taken.counts), pulse.negative.eq(taken.negative),
-        ]
-        crowded = Signal()
-        m.d.comb += crowded.eq(pulses.level > PULSE_DEPTH - IN_FLIGHT)
-        m.d.sync += [self.hold.eq(crowded),
-                     Assert(~chi.pulse_valid | pulses.w_rdy, "a pulse command is lost")]
 
-        # what is left to do
-        fed, empty, pulsed, was_pulsed, ending = Signal(), Signal(), Signal(), Signal(), Signal()
+        # due words into the FIFO. Its free place is written in every cycle, what leaves it passes a register that is loaded while
+        # it is empty: so whether a word is due, or taken, which comes late from all over a chip, reaches counters only
+        m.submodules.pulses = pulses = memory.Memory(shape=self.due, depth=PULSE_DEPTH, init=[])
+        write, read, level, offered = pulses.write_port(), pulses.read_port(), self.level, self.o_pulse.valid
+        newest, oldest, handed, pulse = Signal(range(PULSE_DEPTH)), Signal(range(PULSE_DEPTH)), Signal(), self.o_pulse.payload
+        m.d.comb += [
+            write.en.eq(1), write.addr.eq(newest), write.data.where.eq(passing[-1]), write.data.counts.eq(chi.counts),
+            write.data.negative.eq(chi.negative), read.en.eq(~offered), read.addr.eq(oldest),
+            handed.eq(offered & self.o_pulse.ready), crowded.eq(level > PULSE_DEPTH - IN_FLIGHT),
+            pulse.tile.eq(command.tile), pulse.walk.eq(command.walk), pulse.kind.eq(Kind.SET),
+            pulse.line.eq(command.walk_first + read.data.where.line),
+            pulse.first.eq(command.lane_first + read.data.where.group * u.lanes),
+            pulse.dirty.eq(command.chi_base + read.data.where.line), pulse.counts.eq(read.data.counts),
+            pulse.negative.eq(read.data.negative),
+        ]
+        m.d.sync += [newest.eq(newest + chi.pulse_valid), offered.eq(Mux(offered, ~self.o_pulse.ready, level != 0)),
+                     oldest.eq(oldest + (~offered & (level != 0))),
+                     Assert(~chi.pulse_valid | (level != PULSE_DEPTH), "a pulse command is lost")]
+        with m.If(chi.pulse_valid ^ handed):
+            m.d.sync += level.eq(Mux(handed, level - 1, level + 1))
+
+        # what is left to do. Whether a word in stage "pulse" is due, which is known all over a chip and late, comes last
+        fed, empty, quiet, was_quiet = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
-            empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid),
-            pulsed.eq(~chi.pulse_valid & (pulses.level == 0) & ~self.pulse_busy),
+            empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid & ~self.o_dump.valid),
+            quiet.eq((level == 0) & ~self.pulse_busy),
             # nothing moves before the generator does: the queue is empty and it is busy, or it does not take the queue's first
-            parked.eq(empty & ~chi.pulse_valid & ~self.o_dump.valid & ~ended & (self.hold == crowded)
-                      & Mux(pulses.level == 0, self.pulse_busy, self.o_pulse.valid & ~self.o_pulse.ready)),
+            parked.eq(empty & ~chi.pulse_valid & self.events.phase_program
+                      & Mux(level == 0, self.pulse_busy, offered & ~self.o_pulse.ready)),
+            self.active.eq(ended | Mux(resting, self.i.valid, ~parked) | chi.active),
         ]
-        # a cycle ahead, so that ``ready`` is a register: whether a word is due is known all over a chip, and late
-        m.d.comb += ending.eq(busy & ~ended & empty & pulsed & ~self.o_dump.valid)
-        m.d.sync += [was_pulsed.eq(pulsed), ended.eq(ending), resting.eq(~accept & (~busy | ended | ending)),
-                     Assert(resting == (~busy | ended), "resting is not what it says")]
+        # a cycle ahead, so that ``ready`` is a register
+        m.d.sync += [was_quiet.eq(quiet & ~chi.pulse_valid), ended.eq(~resting & empty & quiet & ~chi.pulse_valid),
+                     resting.eq(Mux(resting, ~self.i.valid, empty & quiet & ~chi.pulse_valid)),
+                     Assert(~resting | (walker.idle & ~Cat(one.valid for one in front).any()), "lines of no command")]
 
-        # DUMP: the word is asked for, two cycles later its parts pass, one a cycle
-        with m.If(is_dump & streams & ~dump_stall):
-            m.d.sync += asked.eq(Mux(asked != 2, asked + 1, Mux(place_last, 0, 2)))
+        # DUMP: the word is asked for, two cycles later its parts pass, one a cycle; only these can be stalled
+        with m.If(dumping & place_last):
+            m.d.sync += asked.eq(0)
+        with m.Elif(is_dump & streams & ~asked[1]):
+            m.d.sync += asked.eq(asked + 1)
         with m.If(~dump_stall):
             m.d.sync += [self.o_dump.valid.eq(dumping), self.o_dump.payload.last.eq(place_last & fed),
                          self.o_dump.payload.count.eq(Mux(place_last, u.lanes - (chi_parts - 1) * width, width))]
@@ -226,49 +231,51 @@ class UpdateUnit(wiring.Component):
                 m.d.sync += self.o_dump.payload.elements[k].eq(chi.word.word_select(k, u.chi_bits).as_signed())
 
         # LOAD; ``left``: positions from the stream word's first to the end of the lane axis
-        left, group_left, entering = Signal(signed(15)), Signal(signed(15)), Signal.like(chi.shift_in)
+        left, group_left = Signal(signed(15)), Signal(signed(15))
+        elements = Signal.like(self.i_load.payload.elements, reset_less=True)
         last_group = head.group + 1 == command.words_per_line
-        m.d.comb += [chi.shift.eq(dumping | loaded), chi.shift_in.eq(entering)]
+        m.d.comb += chi.shift.eq(dumping | loaded)
+        m.d.sync += elements.eq(self.i_load.payload.elements)
         for k in range(width):
-            element = self.i_load.payload.elements[k]
-            clipped = Mux(element > u.chi_max, u.chi_max, Mux(element < -u.chi_max, -u.chi_max, element))
-            inside = is_load & (left > k) & ~(place_last & (k >= u.lanes - (chi_parts - 1) * width))
-            m.d.sync += entering.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
+            clipped = Mux(elements[k] > u.chi_max, u.chi_max, Mux(elements[k] < -u.chi_max, -u.chi_max, elements[k]))
+            inside = is_load & (left > k) & ~(complete & (k >= u.lanes - (chi_parts - 1) * width))
+            m.d.comb += chi.shift_in.word_select(k, u.chi_bits).eq(Mux(inside, clipped, 0))
         started = Signal()
-        m.d.sync += started.eq(accept | restart)
-        with m.If(started):
-            m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count), place.eq(0), asked.eq(0)]
-        with m.Else():
-            with m.If(loading & place_last & last_group):
-                m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count)]
-            with m.Elif(loading & place_last):
-                m.d.sync += [left.eq(group_left - u.lanes), group_left.eq(group_left - u.lanes)]
-            with m.Elif(loading):
-                m.d.sync += left.eq(left - width)
-            with m.If(loading | dumping):
-                m.d.sync += place.eq(Mux(place_last, 0, place + 1))
+        m.d.sync += started.eq(resting | restart)
+        with m.If(started | (complete & last_group)):
+            m.d.sync += [left.eq(command.lane_count), group_left.eq(command.lane_count)]
+        with m.Elif(complete):
+            m.d.sync += [left.eq(group_left - u.lanes), group_left.eq(group_left - u.lanes)]
+        with m.Elif(loaded):
+            m.d.sync += left.eq(left - width)
+        with m.If(restart):
+            m.d.sync += place.eq(0)
+        with m.Elif(passes):
+            m.d.sync += place.eq(Mux(place_last, 0, place + 1))
 
         # events
         n_walked = Signal(13)
         walks = front_go & walker.valid & (walker.group == 0) & is_update
-        with m.If(accept):
+        with m.If(resting):
             m.d.sync += n_walked.eq(0)
         with m.Elif(walks):
             m.d.sync += n_walked.eq(n_walked + 1)
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
-        waiting = held | (empty & ~(pulsed & was_pulsed))
-        accept_update = accept & (new.op == UpdateOp.UPDATE)
-        running = busy & ~ended
+        waiting = ~go | (empty & (~quiet | ~was_quiet | chi.pulse_valid))
+        new_update = new.op == UpdateOp.UPDATE
+        m.d.sync += [                                    # a cycle late, for a short path
+            self.events.phase_lanes.eq(Mux(resting, self.i.valid & new_update & new.accumulate, fetching)),
+            self.events.phase_update.eq(Mux(resting, self.i.valid & new_update & ~new.accumulate,
+                                            is_update & ~fetching & ~waiting)),
+            self.events.phase_program.eq(~resting & is_update & ~fetching & waiting),
+            self.events.phase_chi.eq(Mux(resting, self.i.valid & ~new_update, ~is_update & ~self.host_stall)),
+            self.events.update_clips.eq(front_go & front[1].valid & (front[1].group == 0) & outer.clipped),
+        ]
         m.d.comb += [
-            self.events.phase_lanes.eq(Mux(running, fetching, accept_update & new.accumulate)),
-            self.events.phase_update.eq(Mux(running, is_update & ~fetching & ~waiting, accept_update & ~new.accumulate)),
-            self.events.phase_program.eq(running & is_update & ~fetching & waiting),
-            self.events.phase_chi.eq(Mux(running, ~is_update & ~self.host_stall, accept & (new.op != UpdateOp.UPDATE))),
             self.events.chi_rmw.eq(is_update & chi.write_valid),
-            self.events.chi_words.eq((is_clear & chi.write_valid) | (place_last & (loading | dumping))),
+            self.events.chi_words.eq((is_clear & chi.write_valid) | (leaves & ~restart)),
             self.events.lines_walked.eq(walks),
             self.events.lines_skipped.eq(Mux(ended & is_update, command.walk_count - n_walked, 0)),
-            self.events.update_clips.eq(front_go & front[1].valid & (front[1].group == 0) & outer.clipped),
             self.events.chi_saturations.eq(chi.saturations),
         ]
 

@@ -5,7 +5,8 @@ vector_width + element, with its code, once for each group 0 .. groups - 1. Word
 
 Words wait in a FIFO of ``DEPTH`` words, so that fetching and empty words cost nothing while lines are walked. Within a word the
 lowest bit of the mask is taken and cleared: pick (one-hot) | code and number of the line. Whether one bit alone is left is a
-register beside each mask, made as the mask is made: so what empties a word is no path through its mask.
+register beside each mask, made as the mask is made: so what empties a word is no path through its mask. A free place of the
+FIFO follows what is offered: whether that is accepted decides only whether the place is free.
 
 Timing: a word accepted in cycle t is picked from cycle t + 1 on, its first line is on the output in cycle t + 3; one line per
 cycle in which ``go`` is high; ``go`` stops the picks and the output, not the FIFO's input (``move``: the fetch moves).
@@ -43,8 +44,8 @@ class Walker(wiring.Component):
 
     Members
     -------
-    start : In(1)
-        A command begins: forget everything.
+    clear : In(1)
+        Forget everything.
     i : In(stream.Signature(WalkWord(u)))
         Words to walk; accepted when valid & ready & ``move``. ``ready`` is low when the FIFO is full.
     move, go : In(1)
@@ -57,15 +58,16 @@ class Walker(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        # state, attributes for proofs: FIFO (word 0: the head; alone: one bit in the mask), next group of the head; stage "pick"
+        # state, attributes for proofs: FIFO (word 0: the head; there: place taken, from place 0 on; alone: one bit in the mask),
+        # next group of the head; stage "pick"
         self.words = [Signal(WalkWord(u), name=f"word{n}", reset_less=True) for n in range(DEPTH)]
         self.alone = [Signal(name=f"alone{n}", reset_less=True) for n in range(DEPTH)]
-        self.n_words = Signal(range(DEPTH + 1))
+        self.there = Signal(DEPTH)
         self.next_group = Signal(range(u.groups_max))
         self.picked, self.picked_word = Signal(u.vector_width, reset_less=True), Signal(WalkWord(u), reset_less=True)
         self.picked_group, self.picked_valid = Signal(self.next_group.shape(), reset_less=True), Signal()
         super().__init__({
-            "start": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
+            "clear": In(1), "i": In(stream.Signature(WalkWord(u))), "move": In(1), "go": In(1), "groups": In(13),
             "valid": Out(1), "line": Out(13), "group": Out(range(u.groups_max)), "negative": Out(1), "code": Out(u.outer_bits),
             "idle": Out(1),
         })
@@ -74,36 +76,40 @@ class Walker(wiring.Component):
         m = Module()
         width, code_bits = self.u.vector_width, self.u.outer_bits + 1
 
-        words, head, n_words, group = self.words, self.words[0], self.n_words, self.next_group
-        lowest, last_group, take, push, pop = Signal(width), Signal(), Signal(), Signal(), Signal()
+        words, head, there, alone, group = self.words, self.words[0], self.there, self.alone, self.next_group
+        lowest, last_group, take, push, pop, left = Signal(width), Signal(), Signal(), Signal(), Signal(), Signal(DEPTH)
         m.d.comb += [
-            self.i.ready.eq(n_words != DEPTH),
+            self.i.ready.eq(~there[-1]),
             push.eq(self.i.valid & self.i.ready & self.move & self.i.payload.mask.any()),
-            take.eq(self.go & (n_words != 0)),
-            lowest.eq(head.mask & -head.mask), last_group.eq(group + 1 == self.groups),
-            pop.eq(take & last_group & self.alone[0]),
+            take.eq(self.go & there[0] & last_group),
+            lowest.eq(head.mask & -head.mask), last_group.eq(group + 1 == self.groups[:self.u.groups_max.bit_length()]),
+            pop.eq(take & alone[0]), left.eq(Mux(pop, there[1:], there)),
         ]
 
         # FIFO: word 0 is the head
-        m.d.sync += n_words.eq(n_words + push - pop)
+        m.d.sync += there.eq(Mux(push, Cat(1, left), left))
         _, new_two, _ = _at_least(m, self.i.payload.mask, "new")
         _, _, three = _at_least(m, head.mask, "head")
-        for n in range(DEPTH):
-            following = n + 1 if n + 1 < DEPTH else n
-            with m.If(push & (n_words - pop == n)):
-                m.d.sync += [words[n].eq(self.i.payload), self.alone[n].eq(~new_two)]
-            with m.Elif(pop):
-                m.d.sync += [words[n].eq(words[following]), self.alone[n].eq(self.alone[following])]
-            if n == 0:
-                with m.Elif(take & last_group):
-                    m.d.sync += [head.mask.eq(head.mask & (head.mask - 1)), self.alone[0].eq(~three)]
+        behind = Cat(self.i.payload, ~new_two)           # a place's word and ``alone``, what may come into it
+        for n in reversed(range(DEPTH)):
+            place = Cat(words[n], alone[n])
+            if n:
+                with m.If(pop | ~there[n]):
+                    m.d.sync += place.eq(behind)
+                behind = Mux(there[n], place, Cat(self.i.payload, ~new_two))
+            else:
+                with m.If(take | ~there[0]):
+                    with m.If(there[0] & ~alone[0]):
+                        m.d.sync += [head.mask.eq(head.mask & (head.mask - 1)), alone[0].eq(~three)]
+                    with m.Else():
+                        m.d.sync += place.eq(behind)
 
         # pick
         picked, index, codes, picked_valid = self.picked, self.picked_word.index, self.picked_word.codes, self.picked_valid
         with m.If(self.go):
-            m.d.sync += [picked_valid.eq(n_words != 0), picked.eq(lowest), index.eq(head.index), codes.eq(head.codes),
+            m.d.sync += [picked_valid.eq(there[0]), picked.eq(lowest), index.eq(head.index), codes.eq(head.codes),
                          self.picked_group.eq(group)]
-            with m.If(n_words != 0):
+            with m.If(there[0]):
                 m.d.sync += group.eq(Mux(last_group, 0, group + 1))
 
         # code and number of the line
@@ -115,8 +121,8 @@ class Walker(wiring.Component):
         with m.If(self.go):
             m.d.sync += [self.valid.eq(picked_valid), self.line.eq(Cat(number, index)), self.group.eq(self.picked_group),
                          self.negative.eq(code[-1]), self.code.eq(code[:-1])]
-        m.d.comb += self.idle.eq((n_words == 0) & ~picked_valid & ~self.valid)
+        m.d.comb += self.idle.eq(~there[0] & ~picked_valid & ~self.valid)
 
-        with m.If(self.start):
-            m.d.sync += [n_words.eq(0), group.eq(0), picked_valid.eq(0), self.valid.eq(0)]
+        with m.If(self.clear):
+            m.d.sync += [there.eq(0), group.eq(0), picked_valid.eq(0), self.valid.eq(0)]
         return m

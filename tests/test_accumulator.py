@@ -120,7 +120,7 @@ def test_rtl_is_the_twin(u, threshold):
             ctx.set(dut.line_negative, t < 0)
             packed = [abs(int(d)) | int(d < 0) << u.outer_bits for d in codes]
             await step(ctx, 1, fetch, sum(code << k * (u.outer_bits + 1) for k, code in enumerate(packed)))
-        for _ in range(LATENCY + 1):
+        for _ in range(LATENCY + 2):
             await step(ctx)
         ctx.set(dut.keep, 1)
         ctx.set(dut.line_negative, 0)
@@ -217,14 +217,14 @@ class ConservationSpec(Elaboratable):
 
         # the sum in flight is exact, so it did not overflow; both are kept ^ the sign of U
         sums, read, in_flight = Signal(signed(bits)), Signal(signed(u.chi_bits)), Signal(u.update_max.bit_length() + 1)
-        negative = Signal()
+        negative, whole = Signal(), Signal()
         lanes = [(one, k) for one in bank.slices for k in range(one.n_lanes)]
         with m.Switch(lane):
             for index, (one, k) in enumerate(lanes):
                 with m.Case(index):
                     m.d.comb += [sums.eq(one.sums[k] ^ one.summed[k].replicate(len(one.sums[k])).as_signed()),
                                  read.eq(one.held[k] ^ one.added[k].replicate(u.chi_bits)),
-                                 in_flight.eq(one.updates[k]), negative.eq(one.added[k])]
+                                 in_flight.eq(one.updates[k]), negative.eq(one.added[k]), whole.eq(one.whole[k])]
         magnitude_in_flight = in_flight[1:] + in_flight[0]
         for valid, amount in zip((reading, adding, writing), amounts, strict=True):
             with m.If(valid):
@@ -239,7 +239,7 @@ class ConservationSpec(Elaboratable):
         with m.If(adding):
             m.d.comb += Assert(amounts[1] == Mux(negative, -magnitude_in_flight, magnitude_in_flight))
         with m.If(writing & (addresses[2] == address)):
-            m.d.comb += Assert(sums == stored + amounts[2])
+            m.d.comb += [Assert(sums == stored + amounts[2]), Assert(whole == (sums[:u.eps_log2] == 0))]
         m.d.comb += [Cover((pulses == 3) & (stored == 2 - u.eps)), Cover((pulses == -2) & writing & dut.pulse_valid)]
         return m
 

@@ -438,14 +438,16 @@ class StreamSpec(Elaboratable):
             m.d.comb += Assert(~(chi.valid | chi.read_valid | chi.sum_valid | chi.write_valid | chi.pulse_valid))
             m.d.comb += Assert(~(dut.o_pulse.valid | dut.o_dump.valid | chi.shift | dut.vector.en | dut.host_stall
                                  | dut.i_load.ready))
+            m.d.comb += Assert(dut.level == 0)
         # why no pulse command is ever lost: words in the accumulator have their places
-        level, ready = dut.pulses.level, dut.pulses.r_rdy
-        m.d.comb += Assert(~(chi.load & (chi.threshold | chi.keep)))
-        with m.If(chi.load):                            # not held by the FIFO's level: its words pulse nothing
+        level = dut.level
+        m.d.comb += Assert(chi.threshold + chi.clear + chi.keep + chi.load <= 1)
+        with m.If(chi.load | chi.keep):                 # not held by the FIFO's level: its words pulse nothing
             m.d.comb += Assert((level == 0) & ~chi.pulse_valid)
         with m.Else():
             m.d.comb += Assert(level + chi.read_valid + chi.sum_valid + chi.write_valid + chi.pulse_valid <= PULSE_DEPTH)
-        m.d.comb += [Assert(dut.hold | (level <= PULSE_DEPTH - IN_FLIGHT + 1)), Assert(ready | (level <= 1))]
+        m.d.comb += [Assert(~(chi.valid & chi.threshold) | (level <= PULSE_DEPTH - IN_FLIGHT + 1)),
+                     Assert(~dut.o_pulse.valid | (level != 0))]
         with m.If(chi.shift):
             m.d.comb += Assert(~chi.read_valid)
         m.d.comb += [Cover(dut.o_pulse.valid & ~dut.o_pulse.ready & chi.write_valid & chi.sum_valid),

@@ -79,7 +79,7 @@ class WalkerSpec(Elaboratable):
         picked = key("picked", dut.picked_word.index, dut.picked, dut.picked_group)
         output, last = Signal(17), Signal(17)
         m.d.comb += output.eq(Cat(dut.group, Const(0, 4 - len(dut.group)), dut.line))
-        stages = [(dut.valid, output), (dut.picked_valid, picked), (dut.n_words != 0, head)]
+        stages = [(dut.valid, output), (dut.picked_valid, picked), (dut.there[0], head)]
         any_given = Signal()
         with m.If(dut.valid & dut.go):
             m.d.sync += [last.eq(output), any_given.eq(1)]
@@ -91,21 +91,21 @@ class WalkerSpec(Elaboratable):
                 with m.If(stages[earlier][0] & stages[later][0]):
                     m.d.comb += Assert(stages[earlier][1] < stages[later][1])
         # the FIFO: ascending words that are not empty
-        m.d.comb += [Assert(dut.n_words <= DEPTH), Assert((dut.n_words != 0) | (dut.next_group == 0)),
+        m.d.comb += [Assert((dut.there & (dut.there + 1)) == 0), Assert(dut.there[0] | (dut.next_group == 0)),
                      Assert((dut.next_group < dut.groups) & (dut.picked_group < dut.groups))]
         for n, word in enumerate(dut.words):
-            with m.If(dut.n_words > n):
+            with m.If(dut.there[n]):
                 m.d.comb += [Assert(word.mask != 0), Assert(word.index < next_index),
                              Assert(dut.alone[n] == ((word.mask & (word.mask - 1)) == 0))]
             if n:
-                with m.If(dut.n_words > n):
+                with m.If(dut.there[n]):
                     m.d.comb += Assert(dut.words[n - 1].index < word.index)
         for valid, place in stages:
             with m.If(valid):
                 m.d.comb += Assert(place[6:] < next_index)
         m.d.comb += [Assert(~any_given | (last[6:] < next_index)),
                      Assert((dut.picked & (dut.picked - 1)) == 0), Assert(~dut.picked_valid | (dut.picked != 0)),
-                     Cover(any_given & (dut.n_words == DEPTH) & dut.valid & (dut.group == 1))]
+                     Cover(any_given & dut.there.all() & dut.valid & (dut.group == 1))]
         return m
 
 
