@@ -208,26 +208,29 @@ def _clocks(design: dict, top: str) -> list[str]:
 
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
-    arguments = [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(target.target_mhz),
-                 "--timing-allow-fail", *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split()]
+    def options(clock_mhz):
+        return [f"--{target.device}", "--package", target.package, "--seed", str(seed), "--freq", str(clock_mhz),
+                "--timing-allow-fail", *(["--router", "router2"] if target.family == "ecp5" else []), *target.place.split(),
+                *(["--speed", str(target.speed)] if target.family == "ecp5" else [])]
+
     design = json.loads(netlist)
     if target.settings:
         design["modules"][target.top]["settings"] = target.settings
         netlist = json.dumps(design)
     result = ["--report", "report.json"]
     if target.family == "ecp5":
-        arguments += ["--speed", str(target.speed)]
         result += ["--textcfg", "config"] if target.constraints else ["--out-of-context"]
     else:
         result += ["--asc", "config"]
     name, clocks = f"{target.name}-seed{seed}", _clocks(design, target.top) if target.family == "ecp5" else []
-    if not target.route_mhz:
-        return _nextpnr(target, f"place-{name}", netlist, arguments + result, clocks, target.target_mhz)
+    aim, reach = target.target_mhz, target.route_mhz
+    if not reach:
+        return _nextpnr(target, f"place-{name}", netlist, [*options(aim), *result], clocks, aim)
     # its settings, rip-up among them, go with the placement
-    placed = _nextpnr(target, f"place-{name}", netlist, [*arguments, "--tmg-ripup", "--no-route", "--write", "placed.json"],
-                      clocks, target.target_mhz)
+    placed = _nextpnr(target, f"place-{name}", netlist, [*options(aim), "--tmg-ripup", "--no-route", "--write", "placed.json"],
+                      clocks, aim)
     return _nextpnr(target, f"route-{name}", (placed / "placed.json").read_text(encoding="utf-8"),
-                    [*arguments, "--no-pack", "--no-place", *result], clocks, target.route_mhz)
+                    [*options(reach), "--no-pack", "--no-place", *result], clocks, reach)
 
 
 def _nextpnr(target: Target, step: str, netlist: str, arguments: list[str], clocks: list[str], clock_mhz: float) -> Path:
