@@ -15,7 +15,9 @@ from model.commands import LinesOp, UpdateOp
 from model.isa import Half, Opcode, VectorOp, Walk
 from model.params import UnitParams
 
-__all__ = ["Decoder", "DescriptorCheck", "MatrixAxes", "OperandCheck", "RightMatrix", "about_columns", "is_opcode", "operand"]
+__all__ = [
+    "Decoder", "DescriptorCheck", "MatrixAxes", "OperandCheck", "RightMatrix", "Span", "about_columns", "beyond", "is_opcode",
+    "operand"]
 
 
 def operand(word, opcode: Opcode, name: str):
@@ -90,8 +92,21 @@ class DescriptorCheck(wiring.Component):
         return m
 
 
+def Span(u: UnitParams):
+    """Layout of a range of the vector memory: ``words`` whole words from ``address`` on, and a ``part`` of one more."""
+    return data.StructLayout({"used": 1, "address": 12, "words": 16 - (u.vector_width - 1).bit_length(), "part": 1})
+
+
+def beyond(u: UnitParams, span):
+    """1 where a span ends beyond the vector memory, address + words + part > vector_words, a power of two."""
+    bits, address, words = (u.vector_words - 1).bit_length(), span.address, span.words
+    # the lowest bit makes the carry of a word that is not full
+    end = (Cat(1, address[:bits + 1]) + Cat(span.part, words[:bits + 1]))[1:]
+    return span.used & (end[bits + 1] | (end[bits] & end[:bits].any()) | address[bits + 1:].any() | words[bits + 1:].any())
+
+
 class OperandCheck(wiring.Component):
-    """Errors of an instruction that can be told from its operands: opcode, matrix index, vector addresses.
+    """What an instruction needs of its descriptor, and errors that can be told from its operands; combinational.
 
     Members
     -------
@@ -99,35 +114,27 @@ class OperandCheck(wiring.Component):
         Instruction, the descriptor it names, whether there is such a one and it is right, and ``about_columns`` of them.
     axes : Out(MatrixAxes)
         What the instruction needs of the descriptor. READ: ``count`` is how many outputs it reads.
-    undefined, bad_matrix, bad_address : Out(1), Out(1), Out(3)
-        Errors, the first one counts; combinational. ``bad_address``: any bit; they are not joined, to be early. In a build with
-        ``operand_checks`` 0 only ``undefined`` is found.
+    undefined, bad_matrix, bad_number : Out(1)
+        Errors; the first one counts. In a build with ``operand_checks`` 0 only ``undefined`` is found.
+    spans : Out(ArrayLayout(Span, 3))
+        What it reads and writes of the vector memory; one that goes ``beyond`` is an error, too, found a stage later.
     """
 
     def __init__(self, u: UnitParams):
         self.u = u
         super().__init__({
             "word": In(isa.INSTRUCTION_BITS), "matrix": In(RightMatrix(u)), "matrix_ok": In(1), "columns": In(1),
-            "axes": Out(MatrixAxes(u)), "undefined": Out(1), "bad_matrix": Out(1), "bad_address": Out(3)})
+            "axes": Out(MatrixAxes(u)), "undefined": Out(1), "bad_matrix": Out(1), "bad_number": Out(1),
+            "spans": Out(data.ArrayLayout(Span(u), 3))})
 
     def elaborate(self, platform):
         m = Module()
-        u, word, matrix, axes = self.u, self.word, self.matrix, self.axes
-        opcode = word[0:6]
-        shift, bits = (u.vector_width - 1).bit_length(), (u.vector_words - 1).bit_length()
+        u, word, matrix, axes, columns = self.u, self.word, self.matrix, self.axes, self.columns
+        opcode, shift = word[0:6], (u.vector_width - 1).bit_length()
 
         def value(of, name):
             return operand(word, of, name)
 
-        def beyond(address, count):
-            """1 where address + ceil(count / vector_width) > vector_words; both are powers of two."""
-            words = count[shift:]
-            end = Signal(bits + 2, name="end")
-            # the lowest bit makes the carry of a word that is not full
-            m.d.comb += end.eq((Cat(1, address[:bits + 1]) + Cat(count[:shift].any(), words[:bits + 1])) >> 1)
-            return end[bits + 1] | (end[bits] & end[:bits].any()) | address[bits + 1:].any() | words[bits + 1:].any()
-
-        columns = self.columns
         side, read_count = Signal.like(axes.count), value(Opcode.READ, "count")
         counted = is_opcode(opcode, Opcode.READ) & (read_count != 0)
         m.d.comb += [
@@ -138,13 +145,13 @@ class OperandCheck(wiring.Component):
             axes.other_count.eq(Mux(columns, matrix.rows, matrix.cols)),
         ]
 
-        # operands of ACCEPT and EMIT stand in the same places, but that a count is longer
-        emitted = value(Opcode.EMIT, "count")
-        more = value(Opcode.ACCEPT, "count")[len(emitted):] & is_opcode(opcode, Opcode.ACCEPT).replicate(3)
-        beyond_packet = beyond(value(Opcode.EMIT, "src"), Cat(emitted, more))
-        bad_address, bad_in_matrix, bad_number = Signal(), Signal(), Signal()
-        if u.operand_checks:
-            m.d.comb += self.bad_address.eq(Cat(bad_address, bad_in_matrix, bad_number))
+        spans, bad_number = Signal.like(self.spans), Signal()
+
+        def span(place, of, address, count, used=1):
+            one = spans[place]
+            return [one.used.eq(used), one.address.eq(value(of, address)), one.words.eq(count[shift:]),
+                    one.part.eq(count[:shift].any())]
+
         with m.Switch(opcode):
             with m.Case(Opcode.HALT, Opcode.LOOP, Opcode.NEXT, Opcode.WAIT, Opcode.CLEAR, Opcode.DUMP, Opcode.LOAD):
                 pass
@@ -152,43 +159,40 @@ class OperandCheck(wiring.Component):
                 with m.Case(Opcode.SCAN):
                     pass
             with m.Case(Opcode.ACCEPT):
-                m.d.comb += bad_address.eq(~value(Opcode.ACCEPT, "to_lut") & beyond_packet)
+                m.d.comb += span(0, Opcode.ACCEPT, "dst", value(Opcode.ACCEPT, "count"), ~value(Opcode.ACCEPT, "to_lut"))
+            with m.Case(Opcode.EMIT):
+                m.d.comb += [*span(0, Opcode.EMIT, "src", value(Opcode.EMIT, "count")),
+                             bad_number.eq(value(Opcode.EMIT, "count") == 0)]
             with m.Case(Opcode.DRIVE):
-                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.DRIVE, "src"), side))
+                m.d.comb += span(0, Opcode.DRIVE, "src", side)
             with m.Case(Opcode.READ):
-                dst = value(Opcode.READ, "dst")
-                m.d.comb += bad_in_matrix.eq(
-                    beyond(dst, read_count) | ((read_count[:len(side)] == 0) & beyond(dst, side)))
                 # read_count > side, as a carry
-                m.d.comb += bad_number.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())
+                m.d.comb += [*span(0, Opcode.READ, "dst", axes.count),
+                             bad_number.eq((read_count[:len(side)] + ~side)[-1] | read_count[len(side):].any())]
+            with m.Case(Opcode.UPDATE):
+                m.d.comb += [*span(0, Opcode.UPDATE, "walk_src", side), *span(1, Opcode.UPDATE, "lane_src", axes.other_count)]
             with m.Case(Opcode.VECTOR):
                 op, count = value(Opcode.VECTOR, "op"), value(Opcode.VECTOR, "count")
+                moves = op != VectorOp.SET_EXPONENT
                 m.d.comb += [
                     self.undefined.eq(op > VectorOp.SET_EXPONENT),
-                    bad_address.eq((op != VectorOp.SET_EXPONENT) & (
-                        beyond(value(Opcode.VECTOR, "dst"), count) | beyond(value(Opcode.VECTOR, "a"), count)
-                        | (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR) & beyond(value(Opcode.VECTOR, "b"), count))),
-                    bad_number.eq((op != VectorOp.SET_EXPONENT) & ((count == 0)
-                                                                   | (value(Opcode.VECTOR, "b") >= u.vector_words))),
+                    *span(0, Opcode.VECTOR, "dst", count, moves), *span(1, Opcode.VECTOR, "a", count, moves),
+                    *span(2, Opcode.VECTOR, "b", count, moves & (value(Opcode.VECTOR, "b_kind") == isa.BKind.VECTOR)),
+                    bad_number.eq(moves & ((count == 0) | (value(Opcode.VECTOR, "b") >= u.vector_words))),
                 ]
             if u.gather:
                 with m.Case(Opcode.GATHER):
                     m.d.comb += bad_number.eq((value(Opcode.GATHER, "count0") == 0) | (value(Opcode.GATHER, "count1") == 0)
                                               | (value(Opcode.GATHER, "dst") >= u.vector_words))
-            with m.Case(Opcode.EMIT):
-                m.d.comb += [bad_address.eq(beyond_packet), bad_number.eq(emitted == 0)]
             if u.capacitor:
                 with m.Case(*isa.CAPACITOR_ONLY):
                     pass
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += bad_in_matrix.eq(beyond(value(Opcode.UPDATE, "walk_src"), side)
-                                                | beyond(value(Opcode.UPDATE, "lane_src"), axes.other_count))
             with m.Default():
                 m.d.comb += self.undefined.eq(1)
 
         of_matrix = is_opcode(opcode, *(op for op, (_, fields) in isa.FORMATS.items() if fields and fields[0].name == "matrix"))
         if u.operand_checks:
-            m.d.comb += self.bad_matrix.eq(of_matrix & ~self.matrix_ok)
+            m.d.comb += [self.bad_matrix.eq(of_matrix & ~self.matrix_ok), self.bad_number.eq(bad_number), self.spans.eq(spans)]
         return m
 
 

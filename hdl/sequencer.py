@@ -12,15 +12,16 @@ counters but ``host_wait``. A start gives the stopped program up; a write to the
 
 A matrix is *torn* from FLIP to SEAL. FIRE on it, and READ of it by the polarity of the matrix, is an error.
 
-Stages: f: program memory output | d: with its descriptor | c: checked; dispatch is combinational from c. Errors are found in d,
-those of loops and of the capacitor scheme in c. A LOOP gets its count in d.
+Stages: f: program memory output | d: decoded, with its descriptor | e: its spans of the vector memory are checked | c: checked;
+dispatch is combinational from c. Errors are found in d and e, those of loops and of the capacitor scheme in c. A LOOP gets its
+count in d. A build without ``operand_checks`` has no stage e.
 
 Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped, nor the
 program or LOOP_COUNT while it runs.
 
-Timing: ``START_CYCLES(n_matrices)`` cycles of unit time from start to the first dispatch slot; then one instruction a cycle;
-after a NEXT that jumps the next dispatch is ``JUMP_CYCLES`` later. From resume to dispatch START_CYCLES(n_matrices) cycles, none
-of them unit time. Source: design choice.
+Timing: START_CYCLES + operand_checks + n_matrices cycles of unit time from start to the first dispatch slot; then one instruction
+a cycle; after a NEXT that jumps the next dispatch is JUMP_CYCLES + operand_checks later. From resume to dispatch as from start,
+but no unit time. Source: design choice.
 
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.
@@ -30,7 +31,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.decoder import Decoder, DescriptorCheck, MatrixAxes, OperandCheck, RightMatrix, about_columns, is_opcode, operand
+from hdl.decoder import (
+    Decoder,
+    DescriptorCheck,
+    MatrixAxes,
+    OperandCheck,
+    RightMatrix,
+    about_columns,
+    beyond,
+    is_opcode,
+    operand,
+)
 from hdl.host_stream import LoadCommand
 from hdl.ports import (
     AcceptCommand,
@@ -132,82 +143,88 @@ class Sequencer(wiring.Component):
             m.d.sync += [f_valid.eq(1), d_valid.eq(f_valid), d_word.eq(read.data),
                          check.columns.eq(about_columns(read.data, f_matrix.walk)),
                          *(kept.eq(f_matrix[name]) for name, kept in d_matrix.items())]
+        d_opcode = d_word[0:6]
+        d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
+        iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
+        d, e, e_valid = Signal(self._decoded(check)), Signal(self._decoded(check)), Signal()
         m.d.comb += [
             d_index.eq(d_word[16:20]), check.word.eq(d_word),
             check.matrix_ok.eq((d_index < u.n_matrices) & matrix_ok.bit_select(d_index, 1)),
             *(check.matrix[name].eq(d_matrix.get(name, matrices[d_index][name])) for name in check.matrix.shape().members),
+            d.word.eq(Cat(d_word[:16], iterations, d_word[48:])), d.axes.eq(check.axes), d.spans.eq(check.spans),
+            d.undefined.eq(check.undefined), d.bad_matrix.eq(check.bad_matrix), d.bad_number.eq(check.bad_number),
+            *(d.task[name].eq(value) for name, value in self._task(d_word).items()), d.is_loop.eq(d_is_loop),
+            d.is_next.eq(is_opcode(d_opcode, Opcode.NEXT)), d.barrier.eq(is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)),
+            d.uses.eq(is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP)),
         ]
-        opcode, index = word[0:6], word[16:20]
-        cleared, d_opcode = Signal(u.n_matrices), d_word[0:6]
-        d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
-        iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
-        d_barrier = is_opcode(d_opcode, *isa.BARRIERS, Opcode.HALT)
-        own = Cat(is_opcode(d_opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN))
-        is_loop, is_next, loop_error, after = Signal(), Signal(), Signal(), Signal.like(pc)
-        # of the instruction in c; calls: which of o_lines to o_accept it is for
-        calls, is_load, is_wait, clears, halts = Signal(5), Signal(), Signal(), Signal(), Signal()
+        if u.capacitor:
+            m.d.comb += d.at_line.eq(is_opcode(d_opcode, Opcode.POINT, Opcode.TRIM))
+
+        # e: its errors; that of an operand is three bits, not joined, to be early
+        if u.operand_checks:
+            with m.If(step):
+                m.d.sync += [e.eq(d), e_valid.eq(d_valid)]
+        else:
+            m.d.comb += [e.eq(d), e_valid.eq(d_valid)]
+        opcode, index, e_index = word[0:6], word[16:20], e.word[16:20]
+        cleared, after = Signal(u.n_matrices), Signal.like(pc)
+        # of the instruction in c
+        task, is_loop, is_next = Signal.like(e.task), Signal(), Signal()
         # what the instruction in c changes has happened when this one gets there
-        cleared_after = cleared.bit_select(d_index, 1) | (valid & clears & (index == d_index))
-        d_wrong = {
-            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: check.undefined,
-            Error.BAD_MATRIX: check.bad_matrix,
-            Error.NOT_CLEARED: is_opcode(d_opcode, Opcode.UPDATE, Opcode.SCAN, Opcode.DUMP) & ~cleared_after,
+        cleared_after = cleared.bit_select(e_index, 1) | (valid & task.clears & (index == e_index))
+        e_wrong = {
+            Error.PROGRAM_END: Mux(valid, after[-1], pc[-1]), Error.ILLEGAL_OPCODE: e.undefined,
+            Error.BAD_MATRIX: e.bad_matrix, Error.NOT_CLEARED: e.uses & ~cleared_after, Error.BAD_ADDRESS: e.bad_number,
         }
 
         # c: checked; what dispatch needs is decoded
-        line, next_line, beyond = Signal(13), Signal(13), Signal()      # next_line: with the instruction in c done
-        wrong, bad = {error: Signal(name=error.name.lower()) for error in d_wrong}, Signal()    # bad: one of them
-        bad_address = Signal.like(check.bad_address)
+        line, next_line, off_axis = Signal(13), Signal(13), Signal()    # next_line: with the instruction in c done
+        wrong, bad = {error: Signal(name=error.name.lower()) for error in e_wrong}, Signal()    # bad: one of them
+        bad_spans, loop_error = Signal(len(e.spans)), Signal()
         matrix, barrier, after_barrier = Signal(MatrixAxes(u)), Signal(), Signal()
         needs = Signal(4)                               # units that must be idle: own, waited for, all after a barrier
         with m.If(step):
             m.d.sync += [
-                valid.eq(d_valid), word.eq(Cat(d_word[:16], iterations, d_word[48:])), matrix.eq(check.axes),
-                bad_address.eq(check.bad_address),
-                *(wrong[error].eq(one) for error, one in d_wrong.items()), bad.eq(Cat(d_wrong.values()).any()),
-                barrier.eq(d_barrier),
+                valid.eq(e_valid), word.eq(e.word), matrix.eq(e.axes), bad_spans.eq(Cat(beyond(u, span) for span in e.spans)),
+                *(wrong[error].eq(one) for error, one in e_wrong.items()), bad.eq(Cat(e_wrong.values()).any()),
+                barrier.eq(e.barrier),
                 # ``step`` with an instruction in c: that one leaves
-                needs.eq(d_word[6:9] | own | (d_barrier | Mux(valid, barrier, after_barrier)).replicate(4)),
-                is_loop.eq(d_is_loop), is_next.eq(is_opcode(d_opcode, Opcode.NEXT)),
-                calls.eq(Cat(own, is_opcode(d_opcode, *_ACCEPT))), is_load.eq(is_opcode(d_opcode, Opcode.LOAD)),
-                is_wait.eq(is_opcode(d_opcode, Opcode.WAIT)), clears.eq(is_opcode(d_opcode, Opcode.CLEAR, Opcode.LOAD)),
-                halts.eq(is_opcode(d_opcode, Opcode.HALT)),
+                needs.eq(e.word[6:9] | e.task.calls[:4] | (e.barrier | Mux(valid, barrier, after_barrier)).replicate(4)),
+                is_loop.eq(e.is_loop), is_next.eq(e.is_next), task.eq(e.task),
             ]
         with m.If(flush):
             m.d.sync += [f_valid.eq(0), d_valid.eq(0), valid.eq(0)]
+            if u.operand_checks:
+                m.d.sync += e_valid.eq(0)
 
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)
         all_idle, stopping, host_wait = Signal(), Signal(), Signal()
         polarity, torn, is_torn = self.polarity, self.torn, Signal()
         if u.capacitor:
-            fires, d_own = Signal(), ~operand(d_word, Opcode.READ, "polarity")[1]       # fires: by the polarity of its matrix
-            with m.If(step):
-                m.d.sync += fires.eq(is_opcode(d_opcode, Opcode.FIRE) | (is_opcode(d_opcode, Opcode.READ) & d_own))
-            m.d.comb += [is_torn.eq(fires & torn.bit_select(index, 1)), next_line.eq(line)]
+            m.d.comb += [is_torn.eq(task.fires & torn.bit_select(index, 1)), next_line.eq(line)]
             with m.If(valid & is_opcode(opcode, Opcode.LINE)):
                 m.d.comb += next_line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))
             with m.If(step):
-                m.d.sync += beyond.eq(is_opcode(d_opcode, Opcode.POINT, Opcode.TRIM) & (next_line >= check.axes.count))
+                m.d.sync += off_axis.eq(e.at_line & (next_line >= e.axes.count))
         m.d.comb += [
-            all_idle.eq(idle.all()), sound.eq(~(bad | bad_address.any() | loop_error | beyond | is_torn)),
+            all_idle.eq(idle.all()), sound.eq(~(bad | bad_spans.any() | loop_error | off_axis | is_torn)),
             held.eq(valid & sound & stopping & all_idle),
             go.eq(valid & sound & ~(needs & ~idle).any() & ~(stopping & all_idle)),
-            host_wait.eq((is_wait & self.accepting) | (calls[-1] & ~self.o_accept.ready)),
+            host_wait.eq((task.is_wait & self.accepting) | (task.calls[-1] & ~self.o_accept.ready)),
             fire.eq(go & ~host_wait),
         ]
         load_words = (matrix.count * matrix.words_per_line if matrix_words is None else
                       matrix_words.word_select(index, len(self.o_load.payload.words)))
-        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), go, calls, is_load)
+        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), go, task)
         next_depth, following = self._loops(m, is_loop, is_next, after, jump)
         with m.If(step):
-            m.d.sync += loop_error.eq((d_is_loop & (next_depth == u.loop_depth))
-                                      | (is_opcode(d_opcode, Opcode.NEXT) & (next_depth == 0)))
+            m.d.sync += loop_error.eq((e.is_loop & (next_depth == u.loop_depth)) | (e.is_next & (next_depth == 0)))
 
         # run, stop, end; where the program goes on does not depend on ``fire``, which comes late
         resuming = Signal()
         m.d.comb += [begin.eq((self.start | (self.resume & self.stopped)) & ~running),
-                     flush.eq(begin | (fire & (jump | halts)) | held | (valid & ~sound))]
+                     flush.eq(begin | (fire & (jump | task.halts)) | held | (valid & ~sound))]
         first = Mux(self.start, self.entry, pc)
         with m.If(fire | begin):
             m.d.sync += pc.eq(Mux(running, following, first))
@@ -226,7 +243,7 @@ class Sequencer(wiring.Component):
             m.d.sync += stopping.eq(1)
         with m.If(fire):
             m.d.sync += after_barrier.eq(barrier)
-            with m.If(clears):
+            with m.If(task.clears):
                 m.d.sync += cleared.bit_select(index, 1).eq(1)
             if u.capacitor:
                 m.d.sync += line.eq(next_line)
@@ -235,11 +252,12 @@ class Sequencer(wiring.Component):
                                  torn.bit_select(index, 1).eq(1)]
                 with m.If(is_opcode(opcode, Opcode.SEAL)):
                     m.d.sync += torn.bit_select(index, 1).eq(0)
-            with m.If(halts):
+            with m.If(task.halts):
                 m.d.sync += [running.eq(0), self.done.eq(1)]
         error = Signal(4)
-        for one, code in ((is_torn, Error.TORN), (beyond, Error.BAD_ADDRESS), (loop_error, Error.LOOP_DEPTH),
-                          (wrong[Error.NOT_CLEARED], Error.NOT_CLEARED), (bad_address.any(), Error.BAD_ADDRESS),
+        for one, code in ((is_torn, Error.TORN), (off_axis, Error.BAD_ADDRESS), (loop_error, Error.LOOP_DEPTH),
+                          (wrong[Error.NOT_CLEARED], Error.NOT_CLEARED),
+                          (wrong[Error.BAD_ADDRESS] | bad_spans.any(), Error.BAD_ADDRESS),
                           (wrong[Error.BAD_MATRIX], Error.BAD_MATRIX), (wrong[Error.ILLEGAL_OPCODE], Error.ILLEGAL_OPCODE),
                           (wrong[Error.PROGRAM_END], Error.PROGRAM_END)):                         # the last one counts
             with m.If(one):
@@ -249,18 +267,12 @@ class Sequencer(wiring.Component):
         with m.Elif(held):
             m.d.sync += [running.eq(0), self.done.eq(1), self.stopped.eq(1)]
         # a unit that is idle gets nothing to do without a program
-        m.d.sync += self.resting.eq(all_idle & Mux(running, (fire & halts) | held | (valid & ~sound), ~begin))
+        m.d.sync += self.resting.eq(all_idle & Mux(running, (fire & task.halts) | held | (valid & ~sound), ~begin))
         m.d.comb += [self.busy.eq(running | ~all_idle), self.pc.eq(pc),
                      self.disarm.eq(self.resting & (~self.stopped | self.start))]
 
-        decoded = Cat(*(is_opcode(opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT)),
-                      *(is_opcode(opcode, *opcodes) for opcodes in (
-                          (Opcode.LOAD,), (Opcode.WAIT,), (Opcode.CLEAR, Opcode.LOAD), (Opcode.HALT,))))
-        kept = Cat(calls, is_load, is_wait, clears, halts)
-        if u.capacitor:
-            own = is_opcode(opcode, Opcode.READ) & ~operand(word, Opcode.READ, "polarity")[1]
-            kept, decoded = Cat(kept, fires), Cat(decoded, is_opcode(opcode, Opcode.FIRE) | own)
-        m.d.sync += Assert(~valid | (kept == decoded), "not the decoded instruction")
+        for there, one, of in ((e_valid, e.task, e.word), (valid, task, word)):
+            m.d.sync += Assert(~there | (one.as_value() == Cat(self._task(of).values())), "not the decoded instruction")
 
         # time stands still while only the host is waited for
         waiting = Signal()
@@ -270,6 +282,24 @@ class Sequencer(wiring.Component):
             self.events.control.eq(running & ~waiting & all_idle), self.events.instructions.eq(fire),
         ]
         return m
+
+    def _task(self, word):
+        """What dispatch needs to know of an instruction, by name; ``calls``: which of o_lines to o_accept it is for."""
+        opcode = word[0:6]
+        task = {"calls": Cat(is_opcode(opcode, *opcodes) for opcodes in (_LINES, _VECTOR, _UPDATE, _SCAN, _ACCEPT)),
+                "is_load": is_opcode(opcode, Opcode.LOAD), "is_wait": is_opcode(opcode, Opcode.WAIT),
+                "clears": is_opcode(opcode, Opcode.CLEAR, Opcode.LOAD), "halts": is_opcode(opcode, Opcode.HALT)}
+        if self.u.capacitor:                            # by the polarity of its matrix
+            own = is_opcode(opcode, Opcode.READ) & ~operand(word, Opcode.READ, "polarity")[1]
+            task["fires"] = is_opcode(opcode, Opcode.FIRE) | own
+        return task
+
+    def _decoded(self, check):
+        """Layout of a decoded instruction; ``uses``: its matrix must have been cleared."""
+        flags = ("undefined", "bad_matrix", "bad_number", "is_loop", "is_next", "barrier", "uses", "at_line")
+        task = {name: len(value) for name, value in self._task(self.word).items()}
+        return data.StructLayout({"word": isa.INSTRUCTION_BITS, "axes": check.axes.shape(), "spans": check.spans.shape(),
+                                  "task": data.StructLayout(task), **dict.fromkeys(flags, 1)})
 
     def _matrices(self, m):
         """Check every descriptor after start; returns (all checked, descriptors, of each: whether it is right, its chi words).
@@ -297,15 +327,15 @@ class Sequencer(wiring.Component):
                          words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
         return checked, right, ok, words.as_value()
 
-    def _dispatch(self, m, matrix, words, line, inverted, go, calls, is_load):
+    def _dispatch(self, m, matrix, words, line, inverted, go, task):
         """Offer the decoded command to its unit."""
         m.submodules.decoder = decoder = Decoder(self.u)
         m.d.comb += [decoder.word.eq(self.word), decoder.matrix.eq(matrix), decoder.line.eq(line),
                      decoder.inverted.eq(inverted)]
-        for name, call in zip(("lines", "vector", "update", "scan", "accept"), calls, strict=True):
+        for name, call in zip(("lines", "vector", "update", "scan", "accept"), task.calls, strict=True):
             port = getattr(self, f"o_{name}")
             m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & call)]
-        m.d.comb += [self.o_load.valid.eq(self.fire & is_load), self.o_load.payload.words.eq(words)]
+        m.d.comb += [self.o_load.valid.eq(self.fire & task.is_load), self.o_load.payload.words.eq(words)]
 
     def _loops(self, m, is_loop, is_next, after, jump):
         """Stack of (first instruction of the body, NEXTs that jump, less one).

@@ -85,7 +85,7 @@ def run(program, busy=lambda unit: 1, matrices=(GOOD,), loop_count=1, accept_aft
 
 def reference(program_ops, busy):
     """Dispatch times of a straight program by the rule of the data sheet; program_ops: (opcode, wait) list ending with HALT."""
-    now, free, out, after = START_CYCLES + U.n_matrices, dict.fromkeys((*BITS, "scan"), 0), [], False
+    now, free, out, after = START_CYCLES + U.operand_checks + U.n_matrices, dict.fromkeys((*BITS, "scan"), 0), [], False
     for opcode, wait in program_ops:
         barrier = opcode in BARRIERS or opcode == Opcode.HALT
         earliest = now
@@ -130,7 +130,8 @@ def test_loops_and_jump_time():
     jumps = 3 * 3 + 2
     instructions = 1 + 3 * (1 + 4 * 2 + 1 + 1) + 1
     assert totals["instructions"] == instructions
-    assert totals["time"] == START_CYCLES + U.n_matrices + instructions + jumps * (JUMP_CYCLES - 1)
+    jump = JUMP_CYCLES + U.operand_checks
+    assert totals["time"] == START_CYCLES + U.operand_checks + U.n_matrices + instructions + jumps * (jump - 1)
 
 
 def test_waiting_for_the_host_is_no_time():
@@ -244,7 +245,7 @@ def test_stops_in_a_loop():
     busy = {"lines": 6, "vector": 2}.get
     expected, _, totals = run(program, busy)
     places = set()
-    for cycle in range(totals["time"] - 2, 4, -2):
+    for cycle in range(totals["time"] - 2, 4, -1):
         seen = []
         dispatched, final, events = run(program, busy, stops=(cycle,), seen=seen)
         assert (dispatched, final["done"], events | {"host_wait": 0}) == (expected, 1, totals)
@@ -341,7 +342,7 @@ def test_start_and_resume_are_ignored_while_a_program_runs():
         left = ctx.get(dut.left[0])
         assert ctx.get(dut.pc) in (2, 3)
         for _ in range(3):
-            await pulse(ctx, dut, "resume", START_CYCLES + U.n_matrices + 5)
+            await pulse(ctx, dut, "resume", START_CYCLES + U.operand_checks + U.n_matrices + 5)
             await pulse(ctx, dut, "stop")
             assert left - 60 < ctx.get(dut.left[0]) < left
             left = ctx.get(dut.left[0])

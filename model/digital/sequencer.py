@@ -1,7 +1,7 @@
 """Twin of ``hdl.sequencer``: interprets the program on the twins of the units, and keeps time as the unit does.
 
-Time: an instruction is dispatched one cycle after the one before it (``JUMP_CYCLES`` after a NEXT that jumps), later if a unit
-it waits for is busy: a unit that took a command at time t with c cycles is free at t + c. The host never lets the unit wait.
+Time: an instruction is dispatched one cycle after the one before it, after a NEXT that jumps JUMP_CYCLES, later if a unit it
+waits for is busy: a unit that took a command at time t with c cycles is free at t + c. The host never lets the unit wait.
 
 A stop acts on the first instruction that could leave while every unit is idle; what a program needs to go on is in ``UnitState``.
 """
@@ -21,8 +21,9 @@ from model.params import UnitParams
 __all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "RESUME", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
 
 START_CYCLES = 5
-"""Unit time from start to the first dispatch slot is START_CYCLES + n_matrices [cycles]."""
+"""Unit time from start to the first dispatch slot is START_CYCLES + operand_checks + n_matrices [cycles]."""
 JUMP_CYCLES = 4
+"""From a NEXT that jumps to the next dispatch are JUMP_CYCLES + operand_checks [cycles]."""
 RESUME = -1
 """In place of an entry: go on with the program that was stopped."""
 STARVED = -1
@@ -281,7 +282,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
     dumped = np.zeros((u.chi_words * load_lanes // u.vector_width, u.vector_width), np.int32)
     depth, pc, packet, starved = 0, entry, 0, False
-    now = START_CYCLES + u.n_matrices
+    now = START_CYCLES + u.operand_checks + u.n_matrices
     if entry == RESUME:
         if not stopped[0]:
             return _NOT_STOPPED, np.int64(0)
@@ -334,7 +335,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         elif op == _NEXT:
             if loop_left[depth - 1] > 1:
                 loop_left[depth - 1] -= 1
-                following, step = loop_body[depth - 1], JUMP_CYCLES
+                following, step = loop_body[depth - 1], JUMP_CYCLES + u.operand_checks
             else:
                 depth -= 1
         elif op == _ACCEPT:
