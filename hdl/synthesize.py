@@ -108,6 +108,9 @@ class Target:
     """More options for nextpnr."""
     settings: dict[str, str] = field(default_factory=dict)
     """nextpnr's settings that no option reaches, as ``router2/currCongWeightMult``; they go into the netlist."""
+    rams: dict = field(default_factory=dict)
+    """ECP5: block RAMs that are placed by hand: those whose names begin with ``of``, in their order, on sites in the order of
+    ``path``: rows of the device, [y, first x, last x]. ``columns``: x of the tiles that hold four sites."""
     unit: UnitParams = field(default_factory=UnitParams)
 
     def __post_init__(self):
@@ -206,6 +209,27 @@ def _clocks(design: dict, top: str) -> list[str]:
     return sorted(min(name for name, net in module["netnames"].items() if bit in net["bits"]) for bit in bits)
 
 
+def _by_numbers(name: str) -> list:
+    """Sort key: numbers in a name count as numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _place_rams(module: dict, of: str, path: list[list[int]], columns: list[int]) -> None:
+    """Give block RAMs their sites, see ``Target.rams``; raises ParamsError where there are more or fewer sites than RAMs."""
+    sites = []
+    for y, first, last in path:
+        row = [(tile + 2 * k, f"X{tile + 2 * k}/Y{y}/EBR{k}") for tile in columns for k in range(4)]
+        inside = sorted(site for site in row if min(first, last) <= site[0] <= max(first, last))
+        sites += [name for _, name in (inside if first < last else reversed(inside))]
+    rams = sorted((name for name, cell in module["cells"].items() if cell["type"] == "DP16KD" and name.startswith(of)),
+                  key=_by_numbers)
+    if len(sites) != len(rams) or len(set(sites)) != len(sites):
+        raise ParamsError(f"rams.path has {len(sites)} sites, {len(set(sites))} different ones: {of} has {len(rams)} block RAMs, "
+                          "each needs one of its own")
+    for name, site in zip(rams, sites, strict=True):
+        module["cells"][name]["attributes"]["BEL"] = site
+
+
 def _place(target: Target, netlist: str, seed: int) -> Path:
     """Report of nextpnr for one seed, and the text of the configuration."""
     def options(clock_mhz):
@@ -214,9 +238,12 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
                 *(["--speed", str(target.speed)] if target.family == "ecp5" else [])]
 
     design = json.loads(netlist)
+    module = design["modules"][target.top]
     if target.settings:
-        design["modules"][target.top]["settings"] = target.settings
-        netlist = json.dumps(design)
+        module["settings"] = target.settings
+    if target.rams:
+        _place_rams(module, **target.rams)
+    netlist = json.dumps(design)
     result = ["--report", "report.json"]
     if target.family == "ecp5":
         result += ["--textcfg", "config"] if target.constraints else ["--out-of-context"]

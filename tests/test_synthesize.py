@@ -39,6 +39,22 @@ def test_budget(budget, lines):
     assert check_budget(REPORT, budget) == lines
 
 
+def test_block_rams_along_a_path():
+    cells = {f"bank{k}.memory": {"type": "DP16KD", "attributes": {}} for k in (10, 2, 0, 1)}
+    module = {"cells": {**cells, "bank0.sum": {"type": "LUT4", "attributes": {}}, "other": {"type": "DP16KD", "attributes": {}}}}
+    tool._place_rams(module, "bank", [[22, 13, 6]], [4, 13])
+    assert {name: cell["attributes"].get("BEL") for name, cell in module["cells"].items()} == {
+        "bank0.memory": "X13/Y22/EBR0", "bank1.memory": "X10/Y22/EBR3", "bank2.memory": "X8/Y22/EBR2",
+        "bank10.memory": "X6/Y22/EBR1", "bank0.sum": None, "other": None}
+
+
+@pytest.mark.parametrize("path", [[[22, 4, 8]], [[22, 4, 10], [46, 4, 4]], [[22, 4, 8], [22, 4, 4]]])
+def test_each_block_ram_needs_a_site(path):
+    module = {"cells": {f"bank{k}.memory": {"type": "DP16KD", "attributes": {}} for k in range(4)}}
+    with pytest.raises(ParamsError, match="bank has 4 block RAMs"):
+        tool._place_rams(module, "bank", path, [4, 13])
+
+
 def test_table():
     gates = {"target": "y", "what": "gates", "family": "asic", "gates": 900, "ff": 80, "memory_bits": 640,
              "blocks": {"walker": {"gates": 7, "ff": 10, "memory_bits": 64}}}
