@@ -13,7 +13,7 @@ PARTS = ("windows", "walked words", "words of vectors", "fixed latencies")
 _REDUCTIONS = (VectorOp.SUM, VectorOp.PEAK_MAX)
 _WALK_WORDS_FIRST = 4
 """Words of the walked vector that an UPDATE fetches before its last lanes, empty ones apart [1]: ``hdl/operands.py``."""
-_LOADED, _FILL, DRAIN = 4, 11, 4
+_LOADED, _FILL, DRAIN = 4, 11, 5
 """Cycles of an UPDATE from the last of these words to the walk; at least from the first non-empty one to the walk; after the last
 chi word [cycles]: ``model/digital/walker.py``, ``hdl/update_unit.py``."""
 

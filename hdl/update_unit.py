@@ -42,10 +42,10 @@ trace_* : for recorders; strobes are high for one cycle:
 Timing, accepted in cycle t, ``ready`` again in t + cycles; twin: ``model/digital/update_unit.py``.
 With L = ceil(lane_count / vector_width) lane words, w0 empty walk words before the first non-empty one, n lines walked,
 g = words_per_line, and words that never run dry (a non-empty word lasts as long as fetching one):
-    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 4
+    UPDATE  w0 - w0 % 2 + L + 8 (phase_lanes, L > w0 // 2 + w0 % 2 + 3 and 4 walk words more)  +  n g + 5
             +  cycles held, and waited at the end, for the pulse generator (phase_program)
-    CLEAR   walk_count g + 15       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 12
-                                                                            LOAD    walk_count g (b + 1) + 15
+    CLEAR   walk_count g + 16       with b = ceil(lanes / vector_width):    DUMP    walk_count g (b + 3) + 13
+                                                                            LOAD    walk_count g (b + 1) + 16
 Source: Nandakumar et al. 2020 [papers.md B2]; architecture: design choice.
 """
 import itertools
@@ -203,20 +203,20 @@ class UpdateUnit(wiring.Component):
         with m.If(chi.pulse_valid ^ handed):
             m.d.sync += level.eq(Mux(handed, level - 1, level + 1))
 
-        # what is left to do. Whether a word in stage "pulse" is due, which is known all over a chip and late, comes last
-        fed, empty, quiet, was_quiet = Signal(), Signal(), Signal(), Signal()
+        # what is left to do. drained: the pipeline is, in the cycle before: whether its last word is due, which is known all over a
+        # chip and late, is in the FIFO's level
+        fed, empty, drained, quiet, was_quiet = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),
             empty.eq(fed & ~head.valid & ~chi.read_valid & ~chi.sum_valid & ~chi.write_valid & ~self.o_dump.valid),
             quiet.eq((level == 0) & ~self.pulse_busy),
             # nothing moves before the generator does: the queue is empty and it is busy, or it does not take the queue's first
-            parked.eq(empty & ~chi.pulse_valid & self.events.phase_program
-                      & Mux(level == 0, self.pulse_busy, offered & ~self.o_pulse.ready)),
+            parked.eq(drained & self.events.phase_program & Mux(level == 0, self.pulse_busy, offered & ~self.o_pulse.ready)),
             self.active.eq(ended | Mux(resting, self.i.valid, ~parked) | chi.active),
         ]
         # a cycle ahead, so that ``ready`` is a register
-        m.d.sync += [was_quiet.eq(quiet & ~chi.pulse_valid), ended.eq(~resting & empty & quiet & ~chi.pulse_valid),
-                     resting.eq(Mux(resting, ~self.i.valid, empty & quiet & ~chi.pulse_valid)),
+        m.d.sync += [drained.eq(~resting & empty), was_quiet.eq(quiet), ended.eq(~resting & drained & quiet),
+                     resting.eq(Mux(resting, ~self.i.valid, drained & quiet)),
                      Assert(~resting | (walker.idle & ~Cat(one.valid for one in front).any()), "lines of no command")]
 
         # DUMP: the word is asked for, two cycles later its parts pass, one a cycle; only these can be stalled
@@ -261,7 +261,7 @@ class UpdateUnit(wiring.Component):
         with m.Elif(walks):
             m.d.sync += n_walked.eq(n_walked + 1)
         fetching = is_update & command.accumulate & ~operands.lanes_loaded
-        waiting = ~go | (empty & (~quiet | ~was_quiet | chi.pulse_valid))
+        waiting = ~go | (drained & ~(quiet & was_quiet))
         new_update = new.op == UpdateOp.UPDATE
         m.d.sync += [                                    # a cycle late, for a short path
             self.events.phase_lanes.eq(Mux(resting, self.i.valid & new_update & new.accumulate, fetching)),

@@ -311,7 +311,7 @@ def test_lane_use():
         assert cycles == counters["phase_lanes"] + counters["phase_update"]
         first_word = int(np.flatnonzero(vec.ravel()[:785])[0]) // 32
         assert first_word // 2 + first_word % 2 < 5
-        assert cycles == first_word - first_word % 2 + 8 + 8 + 151 + 4                       # the formula of the data sheet
+        assert cycles == first_word - first_word % 2 + 8 + 8 + 151 + 5                       # the formula of the data sheet
 
 
 def updates_of(u, vec, exponents, c):

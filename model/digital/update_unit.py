@@ -10,7 +10,7 @@ int32[words * beats, vector_width].
 Timing: the cycles of ``model/digital/walker.py``. A due word that is read in cycle r enters the FIFO of pulse commands in cycle
 r + 3 and is offered from cycle r + 5 on; the generator takes it when it is ready. In a cycle in which more than PULSE_DEPTH -
 IN_FLIGHT commands were in the FIFO the cycle before, no word is issued, and everything before the accumulator waits. The unit is
-ready one cycle after pipeline, FIFO and pulse generator are.
+ready one cycle after FIFO and pulse generator are, and two after the pipeline.
 """
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     for the codes that occur."""
     at: np.ndarray
     """int64 (7,): next word, cycles held so far, cycle in which the pulse generator is ready, cycle ``loaded``, cycle in which
-    the pipeline is empty, pulse commands so far, cycle in which the UPDATE may end."""
+    the pipeline was empty, pulse commands so far, cycle in which the UPDATE may end."""
     pulses: np.ndarray
     """int64 (2, PULSE_DEPTH): cycles in which the last pulse commands entered the FIFO and left it; command n in place
     n % PULSE_DEPTH."""
@@ -71,7 +71,7 @@ def begin(u, command, vec, exponents, counters):
     lines, codes = np.empty(count, np.int32), np.empty(count, np.int32)
     reads, at = np.empty(count * groups, np.int64), np.zeros(7, np.int64)
     n, at[3], idle = walk(u, command, vec, sweep, lines, codes, reads)
-    at[4] = max(1, idle, reads[n * groups - 1] + 3 if n else 0)
+    at[4] = 1 + max(1, idle, reads[n * groups - 1] + 3 if n else 0)
     at[6] = at[4] + 1
     lane_codes = np.zeros(groups * u.lanes, np.int32)
     if not sweep:
@@ -180,10 +180,10 @@ def sweep_cycles(u, command):
     """CLEAR, DUMP and LOAD: cycles without waiting for the host."""
     words, parts = command.walk_count * command.words_per_line, (u.lanes + u.vector_width - 1) // u.vector_width
     if words == 0:
-        return 2
+        return 3
     if command.op == _DUMP:
-        return words * (parts + 3) + 12
-    return words * (parts + 1) + 15 if command.op == _LOAD else words + 15
+        return words * (parts + 3) + 13
+    return words * (parts + 1) + 16 if command.op == _LOAD else words + 16
 
 
 @borrowing
