@@ -1,7 +1,7 @@
 """Sequencer: runs the program of macro-instructions and hands commands to the units.
 
 Contract: instructions of ``model.isa`` are dispatched in order. An instruction leaves when its own unit is idle, every unit
-in its wait mask is idle and, for a barrier (and for the one after it), all units are idle; operands that name a matrix are
+in its wait mask is idle and, for a barrier, for the one after it and for the first one, all units are idle; operands that name a matrix are
 resolved through its descriptor. An instruction that cannot be executed stops the unit with ``error`` and ``error_pc``;
 nothing of it is executed. HALT is a barrier.
 
@@ -231,7 +231,7 @@ class Sequencer(wiring.Component):
         with m.If(step | begin):
             m.d.sync += fetch_pc.eq(Mux(running, Mux(jump, following, fetch_pc + 1), first))
         with m.If(begin):
-            m.d.sync += [running.eq(1), self.done.eq(0), self.error.eq(0), stopping.eq(0), after_barrier.eq(0),
+            m.d.sync += [running.eq(1), self.done.eq(0), self.error.eq(0), stopping.eq(0), after_barrier.eq(1),
                          resuming.eq(~self.start)]
         with m.Elif(self.resume & ~running):
             m.d.sync += [self.done.eq(0), self.error.eq(Error.NOT_STOPPED), self.error_pc.eq(0)]

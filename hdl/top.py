@@ -10,7 +10,7 @@ out. No register moves in a cycle that is left out, so both forms behave equally
 On a board there are no lines: with ``bridged=True`` the line drivers are left out, ``hdl.line_store`` stands for them, and its
 port ``stored`` for ``drive``, ``polarity``, ``up`` and ``down`` of the tile port, which stay low. Nothing else differs.
 """
-from amaranth import ClockDomain, DomainRenamer, Module, Mux, ResetSignal
+from amaranth import Assert, ClockDomain, DomainRenamer, Module, Mux, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -165,15 +165,18 @@ class Top(wiring.Component):
         connect(m, flipped(self.tile.codes), read.codes)
 
     def _refresh(self, m, sequencer, read, update, pulses, refresh):
-        """Read unit and pulse generator take commands from their own master, or from the refresh unit while it is busy."""
+        """Read unit and pulse generator take commands from their own master, or from the refresh unit.
+
+        Nothing else runs during a SCAN: it is a barrier, and what comes next waits for it.
+        """
         connect(m, sequencer.o_scan, refresh.i)
         for sink, own, other, chosen in ((read.i, sequencer.o_lines, refresh.o_lines, refresh.reading),
                                          (pulses.i, update.o_pulse, refresh.o_pulse, refresh.pulsing)):
             m.d.comb += [
-                sink.valid.eq(Mux(refresh.busy, other.valid, own.valid)),
-                sink.payload.eq(Mux(chosen, other.payload, own.payload)),
-                own.ready.eq(sink.ready & ~refresh.busy), other.ready.eq(sink.ready),
+                sink.valid.eq(own.valid | other.valid), sink.payload.eq(Mux(chosen, other.payload, own.payload)),
+                own.ready.eq(sink.ready), other.ready.eq(sink.ready),
             ]
+            m.d.sync += Assert(~(refresh.busy & own.valid), "two commands at once")
         # the refresh unit pulses lane 0; where nothing is pulsed the side does not matter
         m.d.comb += pulses.i.payload.negative[1:].eq(update.o_pulse.payload.negative[1:])
         accepted, op = update.i.valid & update.i.ready, update.i.payload.op

@@ -331,6 +331,31 @@ def test_nothing_to_resume(why):
     interact(script)
 
 
+def test_a_program_waits_for_what_an_error_left_running():
+    """A unit, as a SCAN, goes on after an error: the first instruction of the next program waits for all of them."""
+    async def script(ctx, dut):
+        await load(ctx, dut, [encode(Opcode.CLEAR, matrix=0), encode(Opcode.SCAN, matrix=0), encode(Opcode.NEXT)])
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        while not ctx.get(dut.o_scan.valid):
+            await ctx.tick()
+        await ctx.tick()
+        ctx.set(dut.o_scan.ready, 0)
+        for _ in range(5):
+            await ctx.tick()
+        assert (ctx.get(dut.error), ctx.get(dut.busy)) == (Error.LOOP_DEPTH, 1)
+        ctx.set(dut.start, 1)
+        for _ in range(40):
+            assert not ctx.get(dut.o_update.valid)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+        ctx.set(dut.o_scan.ready, 1)
+        assert ctx.get(dut.o_update.valid)
+
+    interact(script)
+
+
 def test_start_and_resume_are_ignored_while_a_program_runs():
     async def script(ctx, dut):
         await load(ctx, dut, ENDLESS)
