@@ -1,8 +1,8 @@
 """Sequencer: runs the program of macro-instructions and hands commands to the units.
 
 Contract: instructions of ``model.isa`` are dispatched in order. An instruction leaves when its own unit is idle, every unit
-in its wait mask is idle and, for a barrier, for the one after it and for the first one, all units are idle; operands that name a matrix are
-resolved through its descriptor. An instruction that cannot be executed stops the unit with ``error`` and ``error_pc``;
+in its wait mask is idle and, for a barrier, for the one after it and for the first one, all units are idle; operands that name a
+matrix are resolved through its descriptor. An instruction that cannot be executed stops the unit with ``error`` and ``error_pc``;
 nothing of it is executed. HALT is a barrier.
 
 ``stop`` acts on the first instruction that could leave while every unit is idle (at the latest a barrier): it is held back, and

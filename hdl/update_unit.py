@@ -203,8 +203,8 @@ class UpdateUnit(wiring.Component):
         with m.If(chi.pulse_valid ^ handed):
             m.d.sync += level.eq(Mux(handed, level - 1, level + 1))
 
-        # what is left to do. drained: the pipeline is, in the cycle before: whether its last word is due, which is known all over a
-        # chip and late, is in the FIFO's level
+        # what is left to do. drained: the pipeline was empty a cycle before, so whether its last word was due, which is known
+        # all over a chip and late, is in the FIFO's level
         fed, empty, drained, quiet, was_quiet = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             fed.eq(operands.idle & walker.idle & ~front[0].valid & ~front[1].valid),

@@ -39,6 +39,19 @@ def test_budget(budget, lines):
     assert check_budget(REPORT, budget) == lines
 
 
+def test_paths_between_clocks_in_phase_count():
+    def path(source, sink, *delays):
+        ends = {"from": {"cell": "unit_walker_a_TRELLIS_FF_Q"}, "to": {"cell": "unit_walker_b_TRELLIS_FF_Q"}}
+        return {"from": source, "to": sink, "path": [{"type": kind, "delay": delay, **ends} for kind, delay in delays]}
+
+    report = {"critical_paths": [
+        path("posedge clk", "posedge clk", ("clk-to-q", 0.5), ("routing", 4.5)),
+        path("posedge clk", "posedge gated", ("clk-to-q", 0.5), ("routing", 6.0), ("logic", 0.25), ("routing", 3.25)),
+        path("<async>", "posedge clk", ("routing", 40.0))]}
+    assert tool._fmax(report) == 100.0
+    assert tool._in_words(report).endswith("1 levels, 10.0 ns of which wires 9.2")
+
+
 def test_block_rams_along_a_path():
     cells = {f"bank{k}.memory": {"type": "DP16KD", "attributes": {}} for k in (10, 2, 0, 1)}
     module = {"cells": {**cells, "bank0.sum": {"type": "LUT4", "attributes": {}}, "other": {"type": "DP16KD", "attributes": {}}}}
