@@ -57,10 +57,10 @@ def _parts(program, opcode, operands, empty, convert_cycles):
         return 0, 0, words(operands["count"]), 1
     d = program.matrices[operands["matrix"]]
     if opcode == Opcode.DRIVE:
-        return 0, 0, words(d.cols if operands["transpose"] else d.rows), 2
+        return 0, 0, words(d.cols if operands["transpose"] else d.rows), 4
     if opcode == Opcode.READ:
         count = operands["count"] or (d.rows if operands["transpose"] else d.cols)
-        return operands["steps"] or program.params.unit.line_max, 0, words(count), 1 + convert_cycles
+        return operands["steps"] or program.params.unit.line_max, 0, words(count), 2 + convert_cycles
     assert opcode == Opcode.UPDATE, opcode
     walk, lanes = (words(side) for side in ((d.rows, d.cols) if d.walk == Walk.ROWS else (d.cols, d.rows)))
     before = empty if operands["matrix"] == 0 and d.walk == Walk.ROWS else np.zeros(1, int)

@@ -21,8 +21,11 @@ FIRE and TRIM, and the parts of DRIVE that serve them, are there in builds with 
 
 The line drivers stand beside this unit (``hdl.line_driver``), so that they can have their own clock.
 
-A window is decided only while ``program_busy`` is 0; a READ that finds it 1 waits. ``hold`` is high from the cycle after that
-decision to the convert strobe: with ``hdl.pulse_gen`` no pulse overlaps a window (proven).
+A window is decided only while ``program_busy`` is 0; a READ that finds it 1 waits. ``hold``, a register, is high from the cycle
+after that decision to the convert strobe: with ``hdl.pulse_gen`` no pulse overlaps a window (proven).
+
+Stages: accept: registers take the command | decoded: clear, start, first address | of a DRIVE: data, without its sign | |v|,
+shifted by fours | shifted, limited | lines. The last word of lines comes with ``ready``: a command does nothing while accepted.
 
 Ports
 -----
@@ -44,20 +47,20 @@ code_stb, code_index, code_word : Out(1), Out(13), Out(CodeWord(u))
 active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
-    phase_* (accept cycle in phase_drive, phase_window; waiting in none), line_cycles (at the strobe: sum of magnitudes loaded;
-    the PWM cycles driven if no code exceeds ``steps``), line_saturations, conversions_* (at the strobe); fires, fired_codes,
-    trims, ramps (at the end).
+    phase_* (accept cycle in phase_drive, phase_window, phase_fire, phase_trim, which come a cycle late; waiting in none),
+    line_cycles (at the strobe: sum of magnitudes loaded; the PWM cycles driven if no code exceeds ``steps``), line_saturations,
+    conversions_* (at the strobe); fires, fired_codes, trims, ramps (at the end).
 
 Timing
 ------
-From accept to ready: DRIVE words + 2; POINT 2; SEED 1; FIRE slots + 2; TRIM steps + 2, RESET + reset_gap_cycles; READ 1 + steps +
-convert_cycles + words. All windows wait for ``program_busy``, READ for ``codes.valid`` (convert_cycles is the tile's: from the
-strobe to the first word; then a word a cycle).
-READ accepted in cycle t: window t + 1 .. t + steps, strobe t + steps + 1.
+From accept to ready: DRIVE words + 4; POINT 2; SEED 2; FIRE slots + 3; TRIM steps + 3, RESET + reset_gap_cycles; READ 2 + steps +
+convert_cycles + words. All windows wait for ``program_busy``, looked at a cycle after the accept, READ for ``codes.valid``
+(convert_cycles is the tile's: from the strobe to the first word; then a word a cycle).
+READ accepted in cycle t: window t + 2 .. t + steps + 1, strobe t + steps + 2.
 
 Source: design choice.
 """
-from amaranth import Assert, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -76,12 +79,12 @@ class ReadUnit(wiring.Component):
 
     def __init__(self, u: UnitParams):
         self.u = u
-        # of a DRIVE with capacitors: its shift before bounds, what may divide the steps, bits of dither below the shift
-        self.total_shift, self.most_fine, self.dither_mask = Signal(signed(9)), Signal(3), Signal(DITHER_BITS)
+        # of a DRIVE with capacitors: its shift before bounds, bits of dither below the shift; of a TRIM: silence after it
+        self.total_shift, self.dither_mask = Signal(signed(9)), Signal(DITHER_BITS)
+        self.gap = Signal(range(u.reset_gap_cycles + 1))
         self.idle = Signal(init=1)                      # the state is IDLE: the sequencer waits for it
+        self.command = Signal(LinesCommand(u))          # the one that runs
         self.total = Signal(range(u.n_lines * u.line_max + 1))         # sum of the magnitudes loaded
-        # of a FIRE or TRIM under way
-        self.firing, self.sequence, self.rows, self.gap = Signal(), Signal(), Signal(), Signal(range(u.reset_gap_cycles + 1))
         capacitor = {"phase_fire": 1, "fires": 1, "fired_codes": range(u.n_lines * u.line_max + 1),
                      "phase_trim": 1, "trims": 1, "ramps": 1}
         super().__init__({
@@ -104,217 +107,217 @@ class ReadUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        u, command, lines, width = self.u, self.i.payload, self.lines, self.u.vector_width
+        u, command, lines, width = self.u, self.command, self.lines, self.u.vector_width
+        idle, op = self.idle, command.op
+        drives, points, reads, fires, trims = (op == one for one in (
+            LinesOp.DRIVE, LinesOp.POINT, LinesOp.READ, LinesOp.FIRE, LinesOp.TRIM))
+        seeds = op == LinesOp.SEED if u.capacitor else 0
 
-        idle = self.idle
-        left = Signal(range(u.n_lines + 1))             # elements of this word and all later ones
+        # the words of a DRIVE and of a READ, counted a word ahead
+        left = Signal(signed(u.n_lines.bit_length() + 1))       # elements after this word
+        valid, final, advance = Signal(width), Signal(), Signal()       # elements of this word that count; it is the last one
         address = Signal.like(self.vector.addr)         # vector word: DRIVE: next to fetch; READ: next to store
-        outputs, index = Signal.like(left), Signal.like(left)   # READ: how many, and those of the words taken
-        shift, steps, store = Signal(5), Signal(u.line_bits), Signal()
-        line_word = Signal(lines.addr.shape())          # word of lines of the elements on ``vector.data``
-        first_seen = Signal()                           # READ: a code word has come
-        valid = Signal(width)                           # elements of this word that count
-        final = Signal()                                # last word
+        outputs, index = Signal(range(u.n_lines + 1)), Signal(range(u.n_lines + 1))     # READ: how many; those of the words taken
+        with m.If(advance):
+            m.d.sync += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width), left.eq(left - width)]
+        with m.If(self.vector.en | self.w.en):
+            m.d.sync += address.eq(address + 1)
+
+        # data without its sign | |v|, shifted by fours | shifted, limited: what the line drivers take. Whether a word is there
+        parted, reduced = Signal(), Signal()
+        shift = Signal(5) if u.capacitor else command.shift
+        added, fine = Signal(DITHER_BITS), Signal(2)
+        limited, begins, load = Signal(width), Signal(), Signal()       # begins, load: the state is BEGIN, LOAD
+        m.d.sync += [parted.eq(load), reduced.eq(parted), lines.en.eq(reduced), fine.eq(shift)]
         place_bits = width.bit_length() - 1
-        first_place, first_word = command.first[:place_bits], command.first[place_bits:]
-        m.d.comb += [valid.eq(Cat(left > k for k in range(width))), final.eq(left <= width)]
-
-        # |v|, then shifted and limited to line_max on its way to the line drivers
-        fetched = self.vector.data
-        absolute = Signal(data.ArrayLayout(unsigned(u.element_bits), width))
-        loading, phase_drive = Signal(), Signal()
-        shifted = [Signal(u.element_bits + u.capacitor, name=f"shifted{k}") for k in range(width)]
-        over, added = Signal(width), Signal(DITHER_BITS)
-        m.d.comb += [lines.en.eq(loading), over.eq(Cat(value[u.line_bits:].any() for value in shifted))]
         for k in range(width):
-            m.d.comb += shifted[k].eq(absolute[k] + added >> shift if u.capacitor else absolute[k] >> shift)
-            m.d.comb += lines.magnitude[k].eq(Mux(over[k], u.line_max, shifted[k][:u.line_bits]))
+            value, sign = self.vector.data[k], self.vector.data[k][-1]
+            distance, signs = Signal(u.element_bits, name=f"distance{k}"), Signal(2, name=f"signs{k}")
+            below = Signal(name=f"below{k}")            # negative, and it counts
+            # what the fine shift can bring into a line code, and whether there are bits beyond that
+            coarse, beyond = Signal(u.line_bits + 3, name=f"coarse{k}"), Signal(name=f"beyond{k}")
+            absolute = Signal(u.element_bits + u.capacitor, name=f"absolute{k}")
+            magnitude = Signal(u.element_bits + u.capacitor, name=f"magnitude{k}")
+            shifted, over = Signal(u.line_bits + 3, name=f"shifted{k}"), Signal(name=f"over{k}")
+            if u.capacitor:                             # the sign is the adder's carry in
+                m.d.comb += absolute.eq(Cat(1, distance) + Cat(below, added) >> 1)
+            else:
+                m.d.comb += absolute.eq(distance + below)
+            m.d.comb += [magnitude.eq(absolute >> Cat(Const(0, 2), shift[2:])), shifted.eq(coarse >> fine),
+                         over.eq(beyond | shifted[u.line_bits:].any())]
+            m.d.sync += [
+                distance.eq(Mux(valid[k], value ^ sign.replicate(len(value)), 0)), below.eq(sign & valid[k]),
+                signs.eq(Cat(sign, signs)), lines.polarity[k].eq(signs[1] & ~begins),
+                coarse.eq(magnitude), beyond.eq(magnitude[len(coarse):].any()), limited[k].eq(over & ~begins),
+                lines.magnitude[k].eq(Mux(over, u.line_max, shifted[:u.line_bits])),
+            ]
+            with m.If(begins):                          # for POINT
+                m.d.sync += lines.magnitude[k].eq(Mux(command.first[:place_bits] == k, command.steps, 0))
+        with m.If(begins):
+            m.d.sync += [lines.en.eq(points), lines.addr.eq(command.first[place_bits:])]
+        with m.Elif(lines.en):
+            m.d.sync += lines.addr.eq(lines.addr + 1)
 
-        # sum of magnitudes, for the window's event: ready for a strobe two cycles after the accept of its READ
-        magnitude, limited = Signal.like(lines.magnitude), Signal(width)
-        word_sum, total = Signal(range(width * u.line_max + 1)), self.total
-        loaded, summed = Signal(), Signal()             # magnitude, word_sum hold a word not yet in total
-        # the lines were cleared in the cycle before; a DRIVE of the train drivers leaves the sum as it is
-        cleared, to_trains = Signal(), Signal()
-        m.d.sync += [cleared.eq(lines.clear & ~(lines.columns if u.capacitor else 0)), loaded.eq(loading),
-                     summed.eq(loaded & ~to_trains)]
-        with m.If(loading):
-            m.d.sync += [magnitude.eq(lines.magnitude), limited.eq(over)]
-        with m.If(loaded):
-            m.d.sync += word_sum.eq(_sum(magnitude))
+        # sum of magnitudes, for the window's event; a DRIVE of the train drivers leaves it as it is
+        word_sum, total, summed = Signal(range(width * u.line_max + 1)), self.total, Signal()
+        m.d.sync += summed.eq(lines.en & ~lines.columns if u.capacitor else lines.en)
+        with m.If(lines.en):
+            m.d.sync += word_sum.eq(_sum(lines.magnitude))
             m.d.comb += self.events.line_saturations.eq(_sum(limited))
-        with m.If(cleared):
+        with m.If(lines.clear & ~lines.columns if u.capacitor else lines.clear):
             m.d.sync += total.eq(0)
         with m.Elif(summed):
             m.d.sync += total.eq(total + word_sum)
 
-        taken, reading = Signal(), Signal()             # reading: the state is READOUT
+        taken, reading, came = Signal(), Signal(), Signal()     # reading: the state is READOUT; a code word has come
+        asks, waits = Signal(), Signal()                # for a window; for the end of a pulse
+        # phases are counted a cycle late, that of the accept with ``begins``; counted: the last cycle was one
+        phase, counted, counts = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.active.eq(self.i.valid | ~idle | loaded | summed), self.i.ready.eq(idle),
-            self.vector.addr.eq(Mux(idle, command.address, address)),
-            lines.steps.eq(Mux(idle, command.steps, steps)),
-            self.w.en.eq(taken & store), self.w.addr.eq(address), self.w.mask.eq(valid),
+            self.active.eq(self.i.valid | ~idle | counted | summed), self.i.ready.eq(idle), self.vector.addr.eq(address),
+            lines.steps.eq(command.steps), lines.clear.eq(begins & (drives | points)),
+            self.w.en.eq(taken & command.store), self.w.addr.eq(address), self.w.mask.eq(valid),
+            self.vector.en.eq((begins & drives) | (load & ~final)), lines.start.eq(asks & ~self.program_busy),
+            asks.eq(waits | (begins & ~(drives | points | seeds))),
             self.codes.ready.eq(reading), taken.eq(reading & self.codes.valid),
             self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.code_index.eq(index),
-            self.out_count.eq(outputs), self.events.phase_drive.eq(phase_drive),
+            self.out_count.eq(outputs), phase.eq(begins | counted),
+            self.events.phase_drive.eq(phase & (drives | points)), self.events.phase_window.eq(phase & reads),
             *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
         ]
-
+        m.d.sync += [counted.eq(counts), waits.eq(asks & self.program_busy)]
         if u.capacitor:
-            dithers = Signal()
-            mask = self.dither_mask
-            m.d.comb += added.eq(Mux(dithers, self.dither & mask, 0))
-            with m.If(~idle):
-                m.d.comb += lines.columns.eq(to_trains)
+            self._shift(m, shift, added, begins, load)
+            self._trains(m, begins, phase)
+
+        def window():
+            """Begin the window now, or when no pulse runs."""
+            m.next = "WAIT"
+            with m.If(~self.program_busy):
+                m.d.sync += self.hold.eq(1)
+                m.next = "WINDOW"
+
         with m.FSM(name="ctl") as ctl:
-            with m.State("IDLE"):                       # ``valid`` comes late: it decides no more than it must
-                m.d.sync += [left.eq(command.count), shift.eq(command.shift), steps.eq(command.steps), store.eq(command.store),
-                             line_word.eq(first_word), address.eq(command.address + (command.op == LinesOp.DRIVE)),
-                             index.eq(0), first_seen.eq(0), to_trains.eq(0)]
-                if u.capacitor:
-                    m.d.sync += dithers.eq(0)
+            with m.State("IDLE"):                       # ``valid`` comes late: it only tells that there is a command
+                m.d.sync += [command.eq(self.i.payload), left.eq(self.i.payload.count), address.eq(self.i.payload.address)]
                 with m.If(self.i.valid):
-                    m.d.sync += idle.eq(0)
-                    with m.Switch(command.op):
-                        with m.Case(LinesOp.DRIVE):
-                            m.d.comb += [lines.clear.eq(1), self.vector.en.eq(1), phase_drive.eq(1)]
-                            if u.capacitor:
-                                m.d.comb += lines.columns.eq(command.trains)
-                                m.d.sync += [to_trains.eq(command.trains), dithers.eq(command.dither)]
-                                self._total(m, command)
-                            m.next = "LOAD"
-                        with m.Case(LinesOp.POINT):
-                            m.d.comb += [lines.clear.eq(1), phase_drive.eq(1)]
-                            m.d.sync += [loading.eq(1), lines.addr.eq(first_word), lines.polarity.eq(0), shift.eq(0)]
-                            m.d.sync += [absolute[k].eq(Mux(first_place == k, command.steps, 0)) for k in range(width)]
-                            m.next = "STORE"
-                        if u.capacitor:
-                            self._start_window(m, command)
-                        with m.Default():
-                            m.d.sync += [
-                                self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.half.eq(command.half),
-                                self.range.eq(command.range), self.out_first.eq(command.first), outputs.eq(command.count),
-                            ]
-                            m.d.comb += [lines.start.eq(~self.program_busy), self.events.phase_window.eq(1)]
-                            m.next = "WAIT"
-                            with m.If(~self.program_busy):
-                                m.next = "WINDOW"
+                    m.d.sync += [idle.eq(0), begins.eq(1)]
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += [advance.eq(1), counts.eq(1)]
+                m.d.sync += begins.eq(0)
+                with m.Switch(op):
+                    with m.Case(LinesOp.DRIVE):
+                        m.d.sync += load.eq(1)
+                        m.next = "LOAD"
+                    with m.Case(LinesOp.POINT, *([LinesOp.SEED] if u.capacitor else [])):
+                        m.d.sync += idle.eq(1)
+                        m.next = "IDLE"
+                    if u.capacitor:
+                        with m.Case(LinesOp.FIRE, LinesOp.TRIM):
+                            m.d.sync += [self.tile.eq(command.tile), self.transpose.eq(command.transpose)]
+                            window()
+                    with m.Default():
+                        m.d.sync += [
+                            self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.half.eq(command.half),
+                            self.range.eq(command.range), self.out_first.eq(command.first), outputs.eq(left), index.eq(0),
+                        ]
+                        window()
             with m.State("LOAD"):                       # a word of the vector is on vector.data
-                if u.capacitor:
-                    self._shift(m, shift, to_trains)
-                m.d.comb += [phase_drive.eq(1), self.vector.en.eq(~final)]
-                m.d.sync += [loading.eq(1), lines.addr.eq(line_word), line_word.eq(line_word + 1), address.eq(address + 1),
-                             left.eq(left - width)]
-                for k in range(width):
-                    sign = fetched[k][-1]
-                    distance = (fetched[k] ^ sign.replicate(u.element_bits)) + sign
-                    m.d.sync += [absolute[k].eq(Mux(valid[k], distance, 0)), lines.polarity[k].eq(sign)]
+                m.d.comb += [advance.eq(1), counts.eq(1)]
                 with m.If(final):
-                    m.next = "STORE"
-            with m.State("STORE"):                      # the last word enters the line drivers
-                m.d.comb += phase_drive.eq(1)
-                m.d.sync += loading.eq(0)
-                m.d.sync += self.idle.eq(1)
-                m.next = "IDLE"
-            if u.capacitor:
-                self._windows(m)
+                    m.d.sync += load.eq(0)
+                    m.next = "PASS"
+            with m.State("PASS"):                       # the last words are on their way; the lines take the last one in IDLE
+                m.d.comb += counts.eq(1)
+                with m.If(~parted):
+                    m.d.sync += idle.eq(1)
+                    m.next = "IDLE"
             with m.State("WAIT"):
-                with m.If(~self.program_busy):
-                    m.d.comb += lines.start.eq(1)
-                    m.next = "WINDOW"
+                window()
             with m.State("WINDOW"):
-                m.d.comb += [self.hold.eq(1), self.events.phase_window.eq(1)]
+                m.d.comb += counts.eq(1)
+                if u.capacitor:
+                    m.d.comb += [self.fire.eq(fires), self.trim.eq(trims)]
                 with m.If(self.last):
                     m.next = "CONVERT"
+                    if u.capacitor:
+                        with m.If(fires | trims):
+                            m.next = "SETTLE"
+            if u.capacitor:
+                with m.State("SETTLE"):
+                    m.d.comb += counts.eq(1)
+                    self._settle(m)
             with m.State("CONVERT"):
-                m.d.comb += [self.hold.eq(1), self.convert.eq(1)]
-                m.d.comb += [self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
+                m.d.comb += [self.convert.eq(1), self.events.phase_convert.eq(1), self.events.line_cycles.eq(total)]
                 with m.If((self.half == Half.POSITIVE) | (self.half == Half.NEGATIVE)):
                     m.d.comb += self.events.conversions_scan.eq(outputs)
                 with m.Elif(self.transpose):
                     m.d.comb += self.events.conversions_transpose.eq(outputs)
                 with m.Else():
                     m.d.comb += self.events.conversions_forward.eq(outputs)
-                m.d.sync += reading.eq(1)
+                m.d.sync += [reading.eq(1), came.eq(0), self.hold.eq(0)]
                 m.next = "READOUT"
             with m.State("READOUT"):
-                m.d.comb += [
-                    self.events.phase_convert.eq(~taken & ~first_seen),
-                    self.events.phase_readout.eq(taken | first_seen),
-                ]
+                m.d.comb += [self.events.phase_convert.eq(~taken & ~came), self.events.phase_readout.eq(taken | came)]
                 with m.If(taken):
-                    m.d.sync += [first_seen.eq(1), left.eq(left - width), address.eq(address + 1),
-                                 index.eq(index + width)]
+                    m.d.comb += advance.eq(1)
+                    m.d.sync += [came.eq(1), index.eq(index + width)]
                     with m.If(final):
                         m.d.sync += [idle.eq(1), reading.eq(0)]
                         m.next = "IDLE"
+        moving = ctl.ongoing("LOAD") | ctl.ongoing("PASS")
+        held = Cat(ctl.ongoing(state) for state in ("WINDOW", "CONVERT", *(["SETTLE"] if u.capacitor else []))).any()
         m.d.sync += [Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ"),
-                     Assert(reading == ctl.ongoing("READOUT"), "reading and the state differ")]
+                     Assert(begins == ctl.ongoing("BEGIN"), "begins and the state differ"),
+                     Assert(load == ctl.ongoing("LOAD"), "load and the state differ"),
+                     Assert(waits == ctl.ongoing("WAIT"), "waits and the state differ"),
+                     Assert(reading == ctl.ongoing("READOUT"), "reading and the state differ"),
+                     Assert(self.hold == held, "hold and the state differ"),
+                     Assert(moving | ~(parted | reduced), "a word on its way and the state differ"),
+                     Assert(moving | idle | ~lines.en, "a word written and the state differ")]
         return m
 
-    def _total(self, m, command):
-        """Shift of a DRIVE, less the exponent where it asks for that."""
-        m.d.sync += [self.total_shift.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0)),
-                     self.most_fine.eq(command.fine)]
-
-    def _shift(self, m, shift, to_trains):
-        """Its shift within bounds, of the train drivers less what divides the steps: a cycle before its first element."""
-        total, over, fine, left = self.total_shift, Signal(signed(10)), Signal(3), Signal(signed(10))
+    def _shift(self, m, shift, added, begins, load):
+        """Shift of a DRIVE, less the exponent where it asks for that, within bounds, of the train drivers less what divides the
+        steps; and what is added before it. From the second cycle after its first on.
+        """
+        command, total, to_trains = self.command, self.total_shift, self.lines.columns
+        with m.If(begins):
+            m.d.sync += total.eq(command.shift - Mux(command.scaled, self.exponents[command.e], 0))
+        over, fine, left = Signal(signed(10)), Signal(3), Signal(signed(10))
         m.d.comb += [
-            over.eq(total - self.u.line_bits), fine.eq(Mux(over < 0, 0, Mux(over > self.most_fine, self.most_fine, over[:3]))),
-            left.eq(total - Mux(to_trains, fine, 0)),
+            over.eq(total - self.u.line_bits), fine.eq(Mux(over < 0, 0, Mux(over > command.fine, command.fine, over[:3]))),
+            left.eq(total - Mux(to_trains, fine, 0)), added.eq(Mux(command.dither, self.dither & self.dither_mask, 0)),
         ]
         m.d.sync += [shift.eq(Mux(left < 0, 0, Mux(left > 31, 31, left[:5]))),
                      self.dither_mask.eq(Cat(left > bit for bit in range(DITHER_BITS)))]
-        with m.If(to_trains):
+        with m.If(load & to_trains):
             m.d.sync += self.step_shift.eq(fine)
 
-    def _start_window(self, m, command):
-        """Accept FIRE or TRIM: the window begins now, or when no pulse runs."""
-        for op in (LinesOp.FIRE, LinesOp.TRIM):
-            with m.Case(op):
-                m.d.sync += [self.tile.eq(command.tile), self.transpose.eq(command.transpose), self.down.eq(command.down),
-                             self.trim_kind.eq(command.kind), self.trim_line.eq(command.line),
-                             self.firing.eq(op == LinesOp.FIRE), self.gap.eq(0)]
-                if op == LinesOp.FIRE:
-                    m.d.comb += [self.lines.train.eq(1), self.lines.sequence.eq(command.sequence),
-                                 self.lines.negative.eq(command.rows), self.events.phase_fire.eq(1)]
-                    m.d.sync += [self.sequence.eq(command.sequence), self.rows.eq(command.rows)]
-                else:
-                    m.d.comb += self.events.phase_trim.eq(1)
-                    with m.If(command.kind == Trim.RESET):
-                        m.d.sync += self.gap.eq(self.u.reset_gap_cycles)
-                m.d.comb += self.lines.start.eq(~self.program_busy)
-                m.next = "WAIT_PROGRAM"
-                with m.If(~self.program_busy):
-                    m.next = "PROGRAM"
-        with m.Case(LinesOp.SEED):
-            m.d.comb += [self.lines.load.eq(1), self.lines.seed.eq(command.seed)]
-            m.d.sync += self.idle.eq(1)
+    def _trains(self, m, begins, phase):
+        """What only FIRE, TRIM and SEED need."""
+        command, lines, op = self.command, self.lines, self.command.op
+        m.d.comb += [
+            lines.columns.eq((op == LinesOp.DRIVE) & command.trains), lines.train.eq(op == LinesOp.FIRE),
+            lines.sequence.eq(command.sequence), lines.negative.eq(command.rows),
+            lines.load.eq(begins & (op == LinesOp.SEED)), lines.seed.eq(command.seed),
+            self.events.phase_fire.eq(phase & (op == LinesOp.FIRE)), self.events.phase_trim.eq(phase & (op == LinesOp.TRIM)),
+        ]
+        with m.If(begins & ((op == LinesOp.FIRE) | (op == LinesOp.TRIM))):
+            m.d.sync += [self.down.eq(command.down), self.trim_kind.eq(command.kind), self.trim_line.eq(command.line),
+                         self.gap.eq(Mux((op == LinesOp.TRIM) & (command.kind == Trim.RESET), self.u.reset_gap_cycles, 0))]
 
-    def _windows(self, m):
-        """States of FIRE and TRIM."""
-        phase = [self.events.phase_fire.eq(self.firing), self.events.phase_trim.eq(~self.firing)]
-        with m.State("WAIT_PROGRAM"):
-            m.d.comb += [self.lines.train.eq(self.firing), self.lines.sequence.eq(self.sequence),
-                         self.lines.negative.eq(self.rows)]
-            with m.If(~self.program_busy):
-                m.d.comb += self.lines.start.eq(1)
-                m.next = "PROGRAM"
-        with m.State("PROGRAM"):
-            m.d.comb += [self.hold.eq(1), *phase]
-            m.d.comb += [self.fire.eq(self.firing), self.trim.eq(~self.firing)]
-            with m.If(self.last):
-                m.next = "SETTLE"
-        with m.State("SETTLE"):
-            m.d.comb += [self.hold.eq(1), *phase]
-            m.d.sync += self.gap.eq(self.gap - 1)
-            with m.If(self.gap == 0):
-                m.d.comb += [self.events.fires.eq(self.firing), self.events.trims.eq(~self.firing),
-                             self.events.ramps.eq(~self.firing & (self.trim_kind == Trim.RAMP)),
-                             self.events.fired_codes.eq(Mux(self.firing, self.total, 0))]
-                m.d.sync += self.idle.eq(1)
-                m.next = "IDLE"
+    def _settle(self, m):
+        """After the window of a FIRE or TRIM."""
+        fires, trims = self.command.op == LinesOp.FIRE, self.command.op == LinesOp.TRIM
+        m.d.sync += self.gap.eq(self.gap - 1)
+        with m.If(self.gap == 0):
+            m.d.comb += [self.events.fires.eq(fires), self.events.trims.eq(trims),
+                         self.events.ramps.eq(trims & (self.trim_kind == Trim.RAMP)),
+                         self.events.fired_codes.eq(Mux(fires, self.total, 0))]
+            m.d.sync += [self.idle.eq(1), self.hold.eq(0)]
+            m.next = "IDLE"
 
 
 def _sum(values):

@@ -161,7 +161,7 @@ def run_twin(u, commands, vec, tile):
                                    register, counters, 0))
         elif c.op == LinesOp.SEED:
             register[0] = c.seed
-            times.append(1)
+            times.append(twin.SEED_CYCLES)
         elif c.op == LinesOp.TRIM:
             windows.append((c.tile, c.transpose, c.kind, c.line, c.down, *twin.driven(u.constants, lines, c.steps).tolist()))
             times.append(twin.trim(u.constants, c, tile.constants, tile.state, tile.program_rngs, lines, counters, 0))
@@ -480,7 +480,8 @@ class ExclusionSpec(Elaboratable):
         drive_stream(m, unit.codes)
         drive_stream(m, pulses.i)
         m.d.comb += unit.vector.data.eq(any_value(m, u.element_bits * u.vector_width, "data"))
-        m.d.comb += Assume(~unit.i.valid | (unit.i.payload.steps[:u.line_bits] != 0))
+        m.d.comb += [Assume(~unit.i.valid | (unit.i.payload.steps[:u.line_bits] != 0)),
+                     Assume(~pulses.i.valid | pulses.i.payload.counts.as_value().any())]
         firing = pulses.pulse_pos.any() | pulses.pulse_neg.any()
         window = Signal()
         m.d.comb += window.eq(driver.integrate | unit.convert)
@@ -496,7 +497,7 @@ class ExclusionSpec(Elaboratable):
             Assert((pulses.busy & ~pulses.armed) | (silent + 1 >= gap)),
             Assert(~window | (silent >= gap)), Assert((pulses.pulse_pos & pulses.pulse_neg) == 0),
             Assert(driver.integrate | (driver.drive == 0)),
-            Assert(~unit.lines.en | (unit.events.phase_drive & ~unit.i.ready)),
+            Assert(~unit.lines.en | unit.events.phase_drive),
         ]
         if u.capacitor:                                                  # both banks run as one
             rows, columns = driver.rows, driver.columns

@@ -12,11 +12,13 @@ from model.digital.shift_register import dither, leap
 from model.events import INDEX
 from model.isa import Half, Sequence, Trim
 
-__all__ = ["drive", "driven", "fire", "lines_command", "patterns", "point", "read", "read_cycles", "slot_thresholds", "trim",
-           "words"]
+__all__ = ["SEED_CYCLES", "drive", "driven", "fire", "lines_command", "patterns", "point", "read", "read_cycles",
+           "slot_thresholds", "trim", "words"]
 
 _DIFFERENCE, _INVERTED = int(Half.DIFFERENCE), int(Half.INVERTED)
 _SPREAD = int(Sequence.SPREAD)
+SEED_CYCLES = 2
+"""Cycles of a SEED."""
 _RESET, _RAMP = int(Trim.RESET), int(Trim.RAMP)
 _FIRE_PHASE, _FIRES, _FIRED, _TRIM_PHASE, _TRIMS, _RAMPS = (
     INDEX[name] for name in ("phase_fire", "fires", "fired_codes", "phase_trim", "trims", "ramps"))
@@ -42,7 +44,7 @@ def words(u, count):
 @borrowing
 def read_cycles(u, convert_cycles, steps, count):
     """From the accept of a READ to ``ready`` [cycles], waiting for a pulse not counted."""
-    return 1 + steps + convert_cycles + words(u, count)
+    return 2 + steps + convert_cycles + words(u, count)
 
 
 @borrowing
@@ -67,7 +69,7 @@ def drive(u, command, vec, exponents, shift_register, lines, step_shift, counter
             magnitude = u.line_max
             counters[_SATURATIONS] += 1
         lines[command.first + e] = -magnitude if v < 0 else magnitude
-    cycles = words(u, command.count) + 2
+    cycles = words(u, command.count) + 4
     counters[_DRIVE] += cycles
     return cycles
 
@@ -96,7 +98,7 @@ def count_read(u, command, convert_cycles, lines, counters):
     for code in lines:
         total += abs(code)
     counters[_LINE_CYCLES] += total
-    counters[_WINDOW] += 1 + command.steps
+    counters[_WINDOW] += 2 + command.steps
     counters[_CONVERT] += convert_cycles
     counters[_READOUT] += words(u, command.count)
     whole = command.half == _DIFFERENCE or command.half == _INVERTED
@@ -168,7 +170,7 @@ def fire(u, command, tile_constants, tile_state, rngs_program, lines, trains, st
     rows, ups, downs = np.zeros(u.n_rows, np.uint32), np.zeros(u.n_cols, np.uint32), np.zeros(u.n_cols, np.uint32)
     patterns(u, command, lines, trains, shift_register, rows, ups, downs)
     analog.fire(tile_constants, tile_state, rngs_program, command.tile, rows, ups, downs, step_shift[0], tick)
-    cycles = u.slots + 2
+    cycles = u.slots + 3
     counters[_FIRE_PHASE] += cycles
     counters[_FIRES] += 1
     for code in lines:
@@ -181,7 +183,7 @@ def trim(u, command, tile_constants, tile_state, rngs_program, lines, counters, 
     """TRIM: one operation on the cells of a line; returns its cycles."""
     analog.trim(tile_constants, tile_state, rngs_program, command.tile, command.transpose, command.line,
                 driven(u, lines, command.steps), command.kind, command.steps, command.down, tick)
-    cycles = command.steps + 2
+    cycles = command.steps + 3
     if command.kind == _RESET:
         cycles += u.reset_gap_cycles
     counters[_TRIM_PHASE] += cycles

@@ -353,7 +353,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
             torn[f[0]] = 0
         elif op == _SEED:
             shift_register[0] = f[0]
-            free[_LINES_UNIT] = now + 1
+            free[_LINES_UNIT] = now + read_unit.SEED_CYCLES
         elif op == _DRIVE or op == _READ or op == _FIRE or op == _POINT or op == _TRIM:
             inverted = f[7] & 1 if op == _READ and f[7] & 2 else np.int64(polarity[f[0]])
             command = _lines_command(u, op, f, matrices[f[0]], line[0], inverted)
