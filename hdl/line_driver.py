@@ -73,8 +73,8 @@ def LineWriteSignature(u: UnitParams):
 class Bank(wiring.Component):
     """Line drivers of one side: 0 rows, 1 columns of a train; ``i.columns`` is for ``LineDriver``.
 
-    ``random``: what a random train that starts now XORs to its thresholds; ``random_step``: a slot of it begins. For the rest
-    see the module.
+    ``random``: what a random train that starts now XORs to its thresholds; ``random_step``: a slot of it runs. For the rest see
+    the module.
     """
 
     def __init__(self, u: UnitParams, side: int = 0):
@@ -141,7 +141,7 @@ class Bank(wiring.Component):
         m.d.comb += [
             threshold.eq(Mux(now.train, spread ^ Mux(now.sequence == Sequence.RANDOM, now.random, 0), step)),
             mask.eq(Mux(now.train & (self.side == 0), Mux(now.negative, self.polarity, ~self.polarity), -1)),
-            self.random_step.eq(now.train & (now.sequence == Sequence.RANDOM) & (i.start | (self.integrate & ~self.last))),
+            self.random_step.eq(self.integrate & held.train & (held.sequence == Sequence.RANDOM)),
         ]
         return threshold, mask
 

@@ -15,7 +15,7 @@ stored : Out(StoredSignature(u))
 
 Timing: as ``hdl.line_driver``. Source: design choice.
 """
-from amaranth import Assert, Module, Mux, Signal
+from amaranth import Assert, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,6 +35,7 @@ def StoredSignature(u: UnitParams):
 
     ``data`` is word ``address`` in the cycle after it. With ``capacitor``: bit 0 of ``address`` chooses the train drivers, whose
     place is ``base_1``, ``count_1``; ``sequence, negative, state`` (of the shift register) are of the train at its start.
+    ``steps`` and these change in the second cycle of a window.
     """
     words = u.n_lines // u.vector_width
     train = {"base_1": Out(8), "count_1": Out(8), "sequence": Out(1), "negative": Out(1),
@@ -77,25 +78,24 @@ class LineStore(wiring.Component):
                     m.d.sync += base.eq(i.addr)
                 m.d.sync += Assert((count == 0) | (i.addr == base + count), "words of lines do not follow each other")
 
-        step = Signal(u.line_bits)
-        m.d.comb += [self.last.eq(self.integrate & (step == stored.steps)),
-                     self.active.eq(i.clear | i.en | i.start | self.integrate)]
-        with m.If(i.start):
-            m.d.sync += stored.steps.eq(i.steps)
+        # ``start`` comes late: it only tells that a window begins, and what may begin is taken without it
+        left, final, first = Signal(u.line_bits), Signal(), Signal()    # steps of the window to come; the last one; the first one
+        m.d.comb += [self.last.eq(self.integrate & final), self.active.eq(i.clear | i.en | i.start | self.integrate)]
         with m.If(self.integrate):
-            m.d.sync += [self.integrate.eq(~self.last), step.eq(Mux(self.last, 0, step + 1))]
-        with m.Else():                                  # without a start it stays 0
-            m.d.sync += [self.integrate.eq(i.start), step.eq(i.start)]
+            m.d.sync += [self.integrate.eq(~final), left.eq(left - 1), final.eq(left == 2), first.eq(0)]
+        with m.Else():
+            m.d.sync += [self.integrate.eq(i.start), left.eq(i.steps), final.eq(i.steps == 1), first.eq(1)]
+        with m.If(self.integrate & first):
+            m.d.sync += stored.steps.eq(left)
         m.d.sync += Assert(~(self.integrate & i.start), "started within a window")
         if u.capacitor:
             m.submodules.random = random = ShiftRegister(u)
-            train = Signal()
-            with m.If(i.start):
-                m.d.sync += [train.eq(i.train), stored.sequence.eq(i.sequence), stored.negative.eq(i.negative),
-                             stored.state.eq(random.state)]
-                m.d.comb += random.step.eq(i.train & (i.sequence == Sequence.RANDOM))
-            with m.Elif(self.integrate & ~self.last):
-                m.d.comb += random.step.eq(train & (stored.sequence == Sequence.RANDOM))
-            m.d.comb += [random.load.eq(i.load), random.seed.eq(i.seed), self.dither.eq(random.dither),
+            train, sequence, negative = Signal(), Signal(), Signal()
+            with m.If(~self.integrate):
+                m.d.sync += [train.eq(i.train), sequence.eq(i.sequence), negative.eq(i.negative)]
+            with m.Elif(first):
+                m.d.sync += [stored.sequence.eq(sequence), stored.negative.eq(negative), stored.state.eq(random.state)]
+            m.d.comb += [random.step.eq(self.integrate & train & (sequence == Sequence.RANDOM)),
+                         random.load.eq(i.load), random.seed.eq(i.seed), self.dither.eq(random.dither),
                          self.active.eq(i.clear | i.en | i.start | self.integrate | i.load)]
         return m
