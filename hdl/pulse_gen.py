@@ -14,7 +14,7 @@ decided in a cycle with ``busy``, and ``hold`` is high from the cycle after that
 
 Per lane the state is the count to fire (bit planes), the side, the two outputs, and two bits that move ``chunk`` lanes a
 cycle past a small adder for the event counters: ``chunk = ceil(lanes / shortest slot)``, so that the devices of a slot are
-counted in as many cycles as it has, one cycle behind it.
+counted in as many cycles as it has, one cycle behind it, and are in ``events`` a cycle later.
 
 Ports
 -----
@@ -84,7 +84,7 @@ class PulseGen(wiring.Component):
         ending = Signal()                               # the next cycle is the slot's last
         refresh = Signal()
         # devices of this slot not yet counted, a cycle behind it, and what they are counted as
-        counted_pos, counted_neg, counting = Signal(u.lanes), Signal(u.lanes), Signal()
+        counted_pos, counted_neg, counting, counts = Signal(u.lanes), Signal(u.lanes), Signal(), Signal()
         counted_reset, counted_refresh = Signal(), Signal()
 
         more, fire = Signal(u.lanes), Signal(u.lanes)   # lanes with pulses after the running one; lanes of the next slot
@@ -92,7 +92,7 @@ class PulseGen(wiring.Component):
             more.eq(reduce(or_, rest[1:], Const(0))), fire.eq(more | (rest[0] & ~again.replicate(u.lanes))),
             ending.eq(running & (timer == 1)),
             begin.eq((armed & ~self.hold) | again), load.eq(~armed & (~running | last)),
-            self.busy.eq(~ready), self.i.ready.eq(ready), self.active.eq(self.i.valid | armed | running | counting),
+            self.busy.eq(~ready), self.i.ready.eq(ready), self.active.eq(self.i.valid | armed | running | counting | counts),
         ]
 
         # a cycle ahead, in registers: what the slot's ends enable is as wide as the lanes, and ``ready`` goes far
@@ -137,15 +137,13 @@ class PulseGen(wiring.Component):
                          counted_refresh.eq(refresh)]
         with m.Else():
             m.d.sync += [counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk)]
-        n_pos = sum(counted_pos[:chunk])
-        n_neg = sum(counted_neg[:chunk])
-        with m.If(counting):
-            with m.If(counted_reset):
-                m.d.comb += self.events.reset_refresh.eq(n_pos + n_neg)
-            with m.Elif(counted_refresh):
-                m.d.comb += self.events.set_refresh.eq(n_pos + n_neg)
-            with m.Else():
-                m.d.comb += [self.events.set_pos.eq(n_pos), self.events.set_neg.eq(n_neg)]
+        n_pos, n_neg = (Mux(counting, sum(counted[:chunk]), 0) for counted in (counted_pos, counted_neg))
+        m.d.sync += [
+            counts.eq(counting), self.events.reset_refresh.eq(Mux(counted_reset, n_pos + n_neg, 0)),
+            self.events.set_refresh.eq(Mux(~counted_reset & counted_refresh, n_pos + n_neg, 0)),
+            self.events.set_pos.eq(Mux(counted_reset | counted_refresh, 0, n_pos)),
+            self.events.set_neg.eq(Mux(counted_reset | counted_refresh, 0, n_neg)),
+        ]
 
         m.d.sync += Assert((self.pulse_pos & self.pulse_neg) == 0, "both devices of a pair are pulsed")
         return m
