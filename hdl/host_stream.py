@@ -15,22 +15,24 @@ counted in ``packets_refused``, the rest of it up to ``tlast`` is thrown away, a
 one. What a refused packet brought up to the wrong beat, and with it, has been written to its destination, never beyond it: the
 destination's content is undefined until the right packet is complete. ``o_load`` carries, in place of a wrong beat's last
 word, one with ``count`` 0: start again.
-``accepting`` is high from the cycle after a command was taken until the last write of its packet was taken, of ``i_load`` until
-its last beat was: the last word may still stand on ``o_load``.
-``disarm`` (a pulse) withdraws the command, and a word on ``o_load``; a packet that was cut by it counts as refused, and its rest
-is thrown away when the next command is armed.
+``accepting`` is high from the cycle after a command was taken until its packet has arrived: the last write to the memory was
+taken, or the last beat for a table or of ``i_load``. A word may then stand on ``o_load``: no command is taken before it left.
+``disarm`` (a pulse) withdraws the command, and words for ``o_load``, not those for the memory; a packet that was cut by it counts
+as refused, and its rest is thrown away when the next command is armed.
 
 Output. Words of ``i_emit`` and ``i_dump`` (never both in a packet's time: asserted) leave as ceil(count / 4) beats each, at
 least one; words of 1 or 2 elements gather in a beat, up to the end of the packet and, of ``i_dump``, of a chi word. A beat that
 is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep`` marks the bytes of the elements.
 
 Ports: ``w_host`` and ``lut_write`` as in ``hdl.vector_memory`` and ``hdl.ports``; ``active``: must be clocked in this cycle.
-``s_axis_tready`` depends on ``w_host.ready`` and ``o_load.ready`` in the same cycle, on no AXI input. A beat stays on ``s_axis``
-while it passes; only words longer than a beat gather here, and one waits for ``o_load``.
-Timing: without stalls, in, from the second cycle after the command on: a beat per cycle, or in as many cycles as it fills words
+A word leaves for the memory or ``o_load`` from a register; a second one has a place behind it, so that ``s_axis_tready`` comes
+from registers, and ``disarm``, alone. Where vector_width is 1 there is but one place: ``s_axis_tready`` depends on
+``w_host.ready`` and ``o_load.ready`` in the same cycle. A beat stays on ``s_axis`` while it passes; only words longer than a beat
+gather here. ``packets_in`` and ``packets_refused`` come a cycle after the last beat or later.
+Timing: without stalls, in, from the third cycle after the command on: a beat per cycle, or in as many cycles as it fills words
 (of bytes 8 / vector_width, else 4 / vector_width), in 4 entries, of bytes 8; ``s_axis_tready`` is high in the last cycle. A
-word is written with the beat that fills it; on ``o_load`` it is 1 cycle later. Out: one beat or word per cycle, the beat 1 cycle
-after the word that fills it.
+word is written, or on ``o_load``, 1 cycle after the beat that fills it. ``accepting`` is low 2 cycles after the last write to the
+memory, or the last beat. Out: one beat or word per cycle, the beat 1 cycle after the word that fills it.
 Twin: ``model/digital/host_stream.py``. Source: design choice; AMBA AXI4-Stream (ARM IHI 0051).
 """
 from amaranth import Assert, Cat, Const, Module, Mux, Signal
@@ -51,6 +53,11 @@ BEAT_ELEMENTS = 4
 def LoadCommand(u: UnitParams):
     """Layout of the command that takes one packet of ``words`` chi words."""
     return data.StructLayout({"words": range(u.chi_words + 1)})
+
+
+def _Word(u):
+    """Layout of a word on its way to the memory, or to o_load: ``tail``: it ends a chi word, ``void``: its ``count`` is 0."""
+    return data.StructLayout({**VectorWrite(u).members, "last": 1, "tail": 1, "void": 1})
 
 
 class HostStream(wiring.Component):
@@ -81,13 +88,15 @@ class HostStream(wiring.Component):
         # a chi word on o_load: its words, elements of the last one
         load_words, load_tail = -(-u.lanes // width), (u.lanes - 1) % width + 1
 
-        # the armed command; ``fresh``: its packet is to begin; ``listens``: it takes beats of the packet
-        armed, fresh, listens = Signal(), Signal(), Signal()
+        # the armed command ``begins``, its packet is to begin (``fresh``), it takes beats of that (``listens``) or throws beats
+        # away up to tlast (``skips``), it has all, but the last word may not yet be in the memory (``ended``)
+        armed, begins, fresh, listens, skips, ended = (
+            Signal(name=name) for name in ("armed", "begins", "fresh", "listens", "skips", "ended"))
         loading, to_lut, to_memory = Signal(), Signal(), Signal()       # one of them
         dst, lut, wide = Signal(range(u.vector_words)), Signal(3), Signal()
-        size = Signal(16)                               # elements of the packet, LOAD: chi words, less one
+        size = Signal(16)                               # elements of the packet, LOAD: chi words; from ``fresh`` on less one
         n_last, needed = Signal(3), Signal(BEAT_BYTES)  # of the last step: elements less one; of the last beat: bytes
-        inside, skipping = Signal(), Signal()           # a packet has begun on s_axis and not ended; up to its end
+        inside, refused = Signal(), Signal()            # a packet has begun on s_axis and not ended; one was refused a cycle ago
         # moving with the packet: steps, or chi words, that follow the present one, and whether there are none; the word, or
         # entry, written next; LOAD: place in the chi word
         rest, none, place, place_last = Signal(16), Signal(), Signal(range(load_words)), Signal()
@@ -100,40 +109,45 @@ class HostStream(wiring.Component):
         # of the step: the beat's last, the packet's last; it ends a word, a chi word. Decided with the step before
         step_last, final, word_end, chi_end = Signal(), Signal(), Signal(), Signal()
         next_final, next_chi_end = Signal(), Signal()
-        word, kept, mask = Signal(u.element_bits * width), Signal(u.element_bits * width), Signal(width)
         bytes_step, wide_step = min(width, BEAT_BYTES), min(width, BEAT_ELEMENTS)
         m.d.comb += [next_chi_end.eq(loading & next_place_last & next_slot_last),
                      next_final.eq(next_none & (next_chi_end | ~loading))]
 
-        # take beats; ``w_host.ready`` comes late, and ``good`` with it decides what comes next, not what is written
+        # take beats; ``good`` decides what comes next, not what is written
         good, wrong, offered, go, move, take = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
-        stores, load_free = Signal(), Signal()          # the step writes a word to w_host; o_load can take one
+        word = Signal(_Word(u))
+        full, room = self._pass_on(m, word, move & ((word_end & ~to_lut) | (loading & wrong)), loading)
         tail = Mux(loading, 2 * ((load_tail - 1) % BEAT_ELEMENTS) + 1, Mux(wide, Cat(1, size[:2]), size[:3]))   # last byte
         m.d.comb += [
-            good.eq((self.s_axis_tlast == final) & (self.s_axis_tkeep | (~needed & final.replicate(BEAT_BYTES))).all()),
-            wrong.eq(step_last & ~good), stores.eq(to_memory & word_end),
-            load_free.eq(~self.o_load.valid | self.o_load.ready),
-            offered.eq(self.s_axis_tvalid & listens & ~self.disarm & load_free),
-            go.eq(self.w_host.ready | ~stores), move.eq(offered & go), take.eq(self.s_axis_tvalid & self.s_axis_tready),
-            self.s_axis_tready.eq(~self.disarm & load_free & ((listens & step_last & go) | (armed & ~fresh & skipping))),
-            self.events.packets_in.eq(take & listens & good & final),
+            good.eq(Mux(final, self.s_axis_tlast & (self.s_axis_tkeep | ~needed).all(),
+                        ~self.s_axis_tlast & self.s_axis_tkeep.all())),
+            wrong.eq(step_last & ~good), offered.eq(self.s_axis_tvalid & listens & ~self.disarm),
+            go.eq(room | ~(loading | (to_memory & word_end))), move.eq(offered & go),
+            take.eq(self.s_axis_tvalid & self.s_axis_tready),
+            self.s_axis_tready.eq(~self.disarm & ((listens & step_last & go) | skips)),
         ]
-        with m.If(take):
-            m.d.sync += [inside.eq(~self.s_axis_tlast), listens.eq(Mux(skipping, self.s_axis_tlast, good & ~final)),
-                         skipping.eq(~self.s_axis_tlast & (skipping | ~good))]
-        with m.If(self.events.packets_in):
-            m.d.sync += armed.eq(0)
-        # refuse: forget what came, wait for tlast, expect the packet from its start
         refuse = take & listens & ~good
-        m.d.comb += self.events.packets_refused.eq(refuse | (self.disarm & inside & ~skipping))
+        m.d.sync += refused.eq(refuse)
+        with m.If(take):
+            m.d.sync += [inside.eq(~self.s_axis_tlast), listens.eq(Mux(skips, self.s_axis_tlast, good & ~final)),
+                         skips.eq(skips & ~self.s_axis_tlast), ended.eq(listens & good & final)]
+        # what is taken is in the memory; a word on o_load need not be gone
+        arrives = ended & (self.disarm | loading | ~full)
+        m.d.comb += [self.events.packets_in.eq(arrives),
+                     self.events.packets_refused.eq(refused | (self.disarm & inside & listens))]
+        with m.If(arrives):
+            m.d.sync += [armed.eq(0), ended.eq(0)]
+        # refuse: forget what came, wait for tlast, expect the packet from its start
         with m.If(refuse):
             m.d.sync += fresh.eq(1)
+        with m.If(begins):
+            m.d.sync += [begins.eq(0), fresh.eq(1), size.eq(size - 1)]
         with m.If(fresh):
             # a step is a power of two of elements, so ``size`` falls into steps and the last one's elements
             moves = Mux(loading | to_lut, size, Mux(wide, size >> exact_log2(wide_step), size >> exact_log2(bytes_step)))
             m.d.comb += [next_none.eq(moves == 0), next_place_last.eq(load_words == 1)]
             m.d.sync += [
-                fresh.eq(0), listens.eq(armed & ~skipping), rest.eq(moves),
+                fresh.eq(0), listens.eq(~inside), skips.eq(inside), rest.eq(moves),
                 n_last.eq(size[:3] & Mux(wide, wide_step - 1, bytes_step - 1)),
                 needed.eq(Cat(tail >= k for k in range(BEAT_BYTES))), at.eq(Mux(to_lut, 0, dst)), place.eq(0),
             ]
@@ -151,65 +165,88 @@ class HostStream(wiring.Component):
             m.d.sync += [none.eq(next_none), place_last.eq(next_place_last), step.eq(next_step), final.eq(next_final),
                          chi_end.eq(next_chi_end), step_last.eq(next_final | next_chi_end | (next_step == steps))]
 
-        # words and entries leave, those of a wrong beat, too; to o_load through a register: ``good`` is no path to it
+        # words and entries leave, those of a wrong beat, too
         m.d.comb += [
-            self.w_host.valid.eq(offered & stores), self.w_host.payload.addr.eq(at),
-            self.w_host.payload.mask.eq(mask), self.w_host.payload.data.eq(word),
+            word.addr.eq(at), word.last.eq(final), word.tail.eq(place_last), word.void.eq(wrong),
             self.lut_write.en.eq(offered & to_lut & (at[u.lut_bits:] == 0)), self.lut_write.lut.eq(lut),
             self.lut_write.index.eq(at), self.lut_write.data.eq(self._element(step, wide)),
-            self.o_load.payload.elements.eq(kept),
         ]
-        with m.If(load_free):
-            m.d.sync += [self.o_load.valid.eq(offered & loading & (word_end | wrong)), self.o_load.payload.last.eq(final),
-                         self.o_load.payload.count.eq(Mux(wrong, 0, Mux(place_last, load_tail, width)))]
+        elements = word.data.as_value()
         inside_count = Cat(~final | (n_last >= k) for k in range(min(width, BEAT_BYTES)))
         if width <= BEAT_ELEMENTS:
             places = (Cat(Const(k, exact_log2(width)), step)[:3] for k in range(width))
-            m.d.comb += [word.eq(Cat(self._element(element, wide) for element in places)), mask.eq(inside_count),
+            m.d.comb += [elements.eq(Cat(self._element(element, wide) for element in places)), word.mask.eq(inside_count),
                          word_end.eq(1), next_slot_last.eq(1)]
-            with m.If(load_free):
-                m.d.sync += kept.eq(word)
         else:
             slot, next_slot, slot_last = Signal(range(width // BEAT_ELEMENTS)), Signal(range(width // BEAT_ELEMENTS)), Signal()
-            kept_mask = Signal.like(mask)
+            kept, kept_mask = Signal(len(elements)), Signal(width)      # of the word, up to this beat
             load_slots = Mux(next_place_last, (load_tail - 1) // BEAT_ELEMENTS, width // BEAT_ELEMENTS - 1)
             slots = Mux(loading, load_slots, Mux(wide, width // BEAT_ELEMENTS, width // BEAT_BYTES) - 1)
             m.d.comb += [next_slot.eq(Mux(fresh | word_end, 0, slot + 1)), next_slot_last.eq(next_slot == slots),
-                         word_end.eq(slot_last | final), word.eq(kept), mask.eq(kept_mask)]
+                         word_end.eq(slot_last | final), elements.eq(kept), word.mask.eq(kept_mask)]
             with m.If(wide):
-                m.d.comb += [word.word_select(slot, 8 * BEAT_BYTES).eq(self.s_axis_tdata),
-                             mask.word_select(slot, BEAT_ELEMENTS).eq(inside_count[:BEAT_ELEMENTS])]
+                m.d.comb += [elements.word_select(slot, 8 * BEAT_BYTES).eq(self.s_axis_tdata),
+                             word.mask.word_select(slot, BEAT_ELEMENTS).eq(inside_count[:BEAT_ELEMENTS])]
             with m.Else():
                 half = slot[:max(len(slot) - 1, 1)]
                 beat = Cat(self._element(Const(k, 3), 0) for k in range(BEAT_BYTES))
-                m.d.comb += [word.word_select(half, u.element_bits * BEAT_BYTES).eq(beat),
-                             mask.word_select(half, BEAT_BYTES).eq(inside_count)]
+                m.d.comb += [elements.word_select(half, u.element_bits * BEAT_BYTES).eq(beat),
+                             word.mask.word_select(half, BEAT_BYTES).eq(inside_count)]
             with m.If(fresh | move):
-                m.d.sync += [slot.eq(next_slot), slot_last.eq(next_slot_last), kept_mask.eq(Mux(fresh | word_end, 0, mask))]
+                m.d.sync += [slot.eq(next_slot), slot_last.eq(next_slot_last), kept_mask.eq(Mux(fresh | word_end, 0, word.mask))]
             with m.If(move):
-                m.d.sync += kept.eq(word)
+                m.d.sync += kept.eq(elements)
 
         # arm
-        new = self.i_accept.payload
+        new, free = self.i_accept.payload, ~armed & ~full
         m.d.comb += [
-            self.i_accept.ready.eq(~armed & ~self.disarm),
-            self.i_load.ready.eq(~armed & ~self.disarm & ~self.i_accept.valid), self.accepting.eq(armed),
+            self.i_accept.ready.eq(free & ~self.disarm),
+            self.i_load.ready.eq(free & ~self.disarm & ~self.i_accept.valid), self.accepting.eq(armed),
         ]
-        accepts, words = self.i_accept.valid, self.i_load.payload.words
-        with m.If(~armed):
+        accepts, words, comes = self.i_accept.valid, self.i_load.payload.words, Signal()
+        m.d.comb += comes.eq(Mux(accepts, new.count != 0, self.i_load.valid & (words != 0)))
+        with m.If(free):
             m.d.sync += [
-                armed.eq(Mux(accepts, new.count != 0, self.i_load.valid & (words != 0))), fresh.eq(accepts | self.i_load.valid),
+                armed.eq(comes), begins.eq(comes),
                 loading.eq(~accepts), to_lut.eq(accepts & new.to_lut), to_memory.eq(accepts & ~new.to_lut),
-                dst.eq(new.dst), lut.eq(new.lut), wide.eq(~accepts | new.wide), size.eq(Mux(accepts, new.count, words) - 1),
+                dst.eq(new.dst), lut.eq(new.lut), wide.eq(~accepts | new.wide), size.eq(Mux(accepts, new.count, words)),
                 steps.eq(Mux(accepts & new.to_lut, Mux(new.wide, BEAT_ELEMENTS - 1, BEAT_BYTES - 1), Mux(
                     accepts & ~new.wide, BEAT_BYTES // bytes_step - 1, BEAT_ELEMENTS // wide_step - 1))),
             ]
-        m.d.sync += [Assert(listens == (armed & ~fresh & ~skipping), "listens is not what it says"),
+        m.d.sync += [Assert(begins + fresh + listens + skips + ended == armed, "not in one state"),
                      Assert(loading + to_lut + to_memory <= 1, "two destinations at once")]
         with m.If(self.disarm):
-            m.d.sync += [armed.eq(0), fresh.eq(0), listens.eq(0), skipping.eq(inside), self.o_load.valid.eq(0)]
-        return (self.disarm | self.i_accept.valid | self.i_load.valid | fresh | (armed & self.s_axis_tvalid)
-                | self.o_load.valid)
+            m.d.sync += [one.eq(0) for one in (armed, begins, fresh, listens, skips, ended)]
+        return (self.disarm | self.i_accept.valid | self.i_load.valid | begins | fresh | ended | (armed & self.s_axis_tvalid)
+                | full)
+
+    def _pass_on(self, m, new, push, loading):
+        """Words leave for the memory, or o_load, out of a register; returns whether one is there, and whether one can come.
+
+        That does not depend on one being taken in this cycle: a second one has a place, but for words of one element.
+        """
+        held, full, leaves, width = Signal.like(new), Signal(), Signal(), self.u.vector_width
+        to_memory, to_load, withdrawn = self.w_host.payload, self.o_load.payload, self.disarm & loading
+        m.d.comb += [
+            self.w_host.valid.eq(full & ~loading), self.o_load.valid.eq(full & loading),
+            leaves.eq(~full | Mux(loading, self.o_load.ready, self.w_host.ready)),
+            to_memory.addr.eq(held.addr), to_memory.mask.eq(held.mask), to_memory.data.eq(held.data),
+            to_load.elements.eq(held.data), to_load.last.eq(held.last),
+            to_load.count.eq(Mux(held.void, 0, Mux(held.tail, (self.u.lanes - 1) % width + 1, width))),
+        ]
+        spare, spare_full, room = new, Const(0), leaves
+        if width > 1:
+            spare, spare_full = Signal.like(new), Signal()
+            room = ~spare_full
+            with m.If(room):
+                m.d.sync += spare.eq(new)
+            m.d.sync += [spare_full.eq(~leaves & (spare_full | push) & ~withdrawn),
+                         Assert(full | ~spare_full, "a word stands behind none")]
+        with m.If(leaves):
+            m.d.sync += [held.eq(Mux(spare_full, spare, new)), full.eq(spare_full | push)]
+        with m.If(withdrawn):
+            m.d.sync += full.eq(0)
+        return full, room
 
     def _element(self, place, wide):
         """Element ``place`` (3 bit) of a beat."""

@@ -332,7 +332,16 @@ def test_throughput(name):
             start = len(bench.trace)
             await bench.put(ctx, beats, pauses("none"))
             await bench.done(ctx)
-            assert len(bench.trace) - start == len(beats) * per_beat + 1
+            assert len(bench.trace) - start == len(beats) * per_beat + 4 - to_lut
+            writes = [entry[0] for entry in bench.trace[start:]]
+            assert sum(writes) == (0 if to_lut else 16)
+            assert to_lut or writes[-3:] == [not u.vector_width > (4 if wide else 8), 1, 0]
+        beats = beats_of(bytes(twin.load_bytes(u.constants, 3)))
+        await bench.command(ctx, bench.block.i_load, {"words": 3})
+        start = len(bench.trace)
+        await bench.put(ctx, beats, pauses("none"))
+        assert len(bench.trace) - start == max(len(beats), 3 * -(-u.lanes // u.vector_width)) + 2
+        await bench.done(ctx)
         words = 8
         for last in [0] * (words - 1) + [1]:
             word = {"elements": [1] * u.vector_width, "count": u.vector_width, "last": last}
@@ -374,6 +383,39 @@ def test_disarm(cut):
         assert bench.events[:2] == [2 if cut == 3 else 1, 0 < cut < 3]
 
     bench.run(main)
+
+
+@pytest.mark.parametrize("loads", [0, 1])
+@pytest.mark.parametrize("name", BUILDS)
+def test_disarm_words(name, loads):
+    """Withdrawn are words for o_load, however many; what was taken for the memory gets there."""
+    u = BUILDS[name]
+    block = HostStream(u)
+
+    async def main(ctx):
+        port = block.i_load if loads else block.i_accept
+        ctx.set(port.payload, {"words": 4} if loads else {"dst": 3, "count": 4 * u.vector_width, "wide": 1})
+        ctx.set(port.valid, 1)
+        await ctx.tick()
+        ctx.set(port.valid, 0)
+        ctx.set(block.s_axis_tvalid, 1)
+        ctx.set(block.s_axis_tkeep, 255)
+        await ctx.tick().repeat(40)
+        assert not ctx.get(block.s_axis_tready)
+        ctx.set(block.disarm, 1)
+        await ctx.tick()
+        ctx.set(block.disarm, 0)
+        assert not ctx.get(block.o_load.valid)
+        assert not ctx.get(block.accepting)
+        written = []
+        ctx.set(block.w_host.ready, 1)
+        for _ in range(5):
+            if ctx.get(block.w_host.valid):
+                written.append(ctx.get(block.w_host.payload.addr))
+            await ctx.tick()
+        assert written == ([] if loads else [3, 4][:min(u.vector_width, 2)])
+
+    simulate(block, main)
 
 
 @pytest.mark.parametrize(("idle", "stall"), list(itertools.product(PAUSES, PAUSES)))
