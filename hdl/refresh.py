@@ -35,16 +35,16 @@ busy, reading, pulsing : Out(1)
 active : Out(1)
     Must be clocked in this cycle.
 events : Out(StructLayout)
-    phase_scan (from accept to ready), lines_scanned, refreshes, refresh_misses.
+    phase_scan (from accept to ready, a cycle late), lines_scanned, refreshes, refresh_misses.
 
 Timing
 ------
-With R(count) = 1 + steps + convert_cycles + max(1, ceil(count / vector_width)), P(kind) = cycles of a train of one pulse
+With R(count) = 2 + steps + convert_cycles + max(1, ceil(count / vector_width)), P(kind) = cycles of a train of one pulse
 (``hdl.pulse_gen``) and W = ceil(lane_count / vector_width), from accept to ready::
 
-    SCAN       1 + walk_count + sum of scanned lines
-    line       2 + 2 R(lane_count) + 2, and if a cell is due + 2 W + sum of due cells
-    due cell   3 + 2 P(RESET) + n (1 + P(SET) + R(1)),  n SET pulses
+    SCAN       2 + walk_count + sum of scanned lines
+    line       3 + 2 R(lane_count) + 2, and if a cell is due + 2 W + sum of due cells
+    due cell   4 + 2 P(RESET) + n (2 + P(SET) + R(1)),  n SET pulses
     fill       fill_count, from the cycle after ``fill_stb``
 
 Source: rebalancing of Nandakumar 2020; the closed loop, the order and the dirty map are design choices.
@@ -90,16 +90,18 @@ class Refresh(wiring.Component):
         scan = Signal(data.StructLayout({"tile": 4, "walk": 1, "lane_first": at_bits, "lane_count": count_bits, "steps": 8,
                                          "bound": 6, "floor": 8}))
         position, dirty_at, lines_left = Signal(at_bits), Signal(range(u.chi_words)), Signal(min(13, u.chi_words.bit_length()))
-        line, last_line, check = Signal(at_bits), Signal(), Signal()
+        line, check = Signal(at_bits), Signal()         # check: CHECK looks at a line
         high, high_never = Signal(u.adc_bits - 1), Signal()         # no code is above ``high``
         reach = Signal(signed(u.adc_bits + 1))                      # low - 1, or the largest difference
         filling, accept, fill_bit = Signal(), Signal(), Signal()
         idle, ready = Signal(init=1), Signal(init=1)    # the state is IDLE; and nothing is filled
+        counted = Signal()                              # the last cycle was one of a SCAN
         m.d.comb += [
             self.i.ready.eq(ready), accept.eq(self.i.valid & ready), self.busy.eq(~idle),
-            self.active.eq(self.i.valid | ~idle | filling | self.mark_stb | self.fill_stb),
-            self.events.phase_scan.eq(accept | ~idle),
+            self.active.eq(self.i.valid | ~idle | filling | self.mark_stb | self.fill_stb | counted),
+            self.events.phase_scan.eq(counted),
         ]
+        m.d.sync += counted.eq(accept | ~idle)
         with m.If(accept):
             m.d.sync += ready.eq(0)
         with m.If(idle):                                # without ``valid``, which comes late; a fill goes on below
@@ -110,7 +112,7 @@ class Refresh(wiring.Component):
                 reach.eq(Mux(command.low[u.adc_bits:].any(), (1 << u.adc_bits) - 1, command.low[:u.adc_bits] - 1)),
             ]
         with m.If(check):
-            m.d.sync += [line.eq(position), position.eq(position + 1), last_line.eq(lines_left == 1)]
+            m.d.sync += [line.eq(position), position.eq(position + 1)]
 
         # dirty map; its output is the bit of the line in CHECK; nothing reads a bit that counts in the cycle that changes it
         m.submodules.dirty = dirty = memory.Memory(shape=1, depth=u.chi_words, init=[], attrs={"no_rw_check": 1})
@@ -140,15 +142,20 @@ class Refresh(wiring.Component):
         taking, second = Signal(), Signal()             # codes are those of the whole line; the read under way is that of G-
         came, judged = Signal(), Signal()               # a word came one cycle ago; it was one of G-
         kept, code_word, at = Signal(cells_shape), Signal(CodeWord(u)), Signal(range(u.n_lines // width))
-        word, next_word, move = Signal(range(u.n_lines // width + 1)), Signal(range(u.n_lines // width + 1)), Signal()
-        any_due, left, due = Signal(), Signal(count_bits), Signal(width)
+        words = range(u.n_lines // width + 1)
+        word, following, move = Signal(words), Signal(words, init=1), Signal()      # fetched; word + 1; that is fetched now
+        last_word = Signal()                            # the word fetched before this cycle is the line's last one
+        any_due, left, due, newly_due = Signal(), Signal(count_bits), Signal(width), Signal(width)
         place_bits = width.bit_length() - 1
-        m.d.comb += [next_word.eq(word + move), fetch.addr.eq(next_word), keep.addr.eq(at), keep.en.eq(came), fetch.en.eq(0)]
-        m.d.sync += [came.eq(taking & self.code_stb), judged.eq(taking & self.code_stb & second), word.eq(next_word)]
+        m.d.comb += [fetch.addr.eq(Mux(move, following, word)), keep.addr.eq(at), keep.en.eq(came), fetch.en.eq(0)]
+        m.d.sync += [came.eq(taking & self.code_stb), judged.eq(taking & self.code_stb & second), last_word.eq(word == at),
+                     newly_due.eq(due & judged.replicate(width)), any_due.eq(any_due | newly_due.any())]
+        with m.If(move):
+            m.d.sync += [word.eq(following), following.eq(following + 1)]
         with m.If(taking & self.code_stb):
             m.d.sync += [code_word.eq(self.code_word), at.eq(self.code_index[place_bits:]), kept.eq(Mux(second, fetch.data, 0))]
         with m.If(judged):
-            m.d.sync += [left.eq(left - width), any_due.eq(any_due | due.any())]
+            m.d.sync += left.eq(left - width)
         for k in range(width):
             code, difference = code_word[k], Signal(signed(u.adc_bits + 1), name=f"difference{k}")
             big = (code >= 0) & ~high_never & (code[:-1] > high)
@@ -162,30 +169,39 @@ class Refresh(wiring.Component):
         place = [Cat(picked[k] for k in range(width) if k >> shift & 1).any() for shift in range(place_bits)]   # in binary
         at_cell, value, picked_value = Signal(at_bits), Signal(signed(u.adc_bits + 1)), Signal(signed(u.adc_bits + 1))
         target, negative, code, n = Signal(u.adc_bits), Signal(), Signal(signed(u.adc_bits)), Signal(6)
+        near, spent, missed = Signal(), Signal(), Signal()      # the rewrite ends: close enough; by ``bound``; so it ended
         m.d.comb += [
             picked_value.eq(reduce(or_, (fetch.data[k].value & picked[k].replicate(len(value)) for k in range(width)))),
             negative.eq(value >= 0),                    # of 0 the sign does not matter
         ]
-        m.d.sync += target.eq(Mux(value < 0, -value, value))
+        m.d.sync += [target.eq(Mux(value < 0, -value, value)), near.eq((target <= scan.floor) | (code >= target)),
+                     spent.eq(n == scan.bound), missed.eq(0)]
+        m.d.comb += self.events.refresh_misses.eq(missed)
 
-        # what the states below decide; the payloads are assigned as a whole, so that no constant part of one is in a process
-        op, half, first, count = Signal(3, init=LinesOp.READ), Signal(2, init=Half.POSITIVE), Signal(at_bits), Signal(count_bits)
-        kind, side = Signal(init=Kind.SET), Signal()
+        # what the states below decide, registers; the payloads are assigned as a whole, so that no constant part of one is in a
+        # process
+        op, half, one = Signal(3), Signal(2), Signal()  # one: a READ of one cell
+        kind, side = Signal(), Signal()
         lines, pulse = self.o_lines.payload, self.o_pulse.payload
         m.d.comb += [
-            first.eq(scan.lane_first), count.eq(scan.lane_count),
             lines.op.eq(op), lines.tile.eq(scan.tile), lines.transpose.eq(scan.walk), lines.half.eq(half),
-            lines.range.eq(SCAN_RANGE), lines.first.eq(first), lines.count.eq(count), lines.steps.eq(scan.steps),
+            lines.range.eq(SCAN_RANGE), lines.first.eq(Mux(op == LinesOp.POINT, line, Mux(one, at_cell, scan.lane_first))),
+            lines.count.eq(Mux(one, 1, scan.lane_count)), lines.steps.eq(scan.steps),
             pulse.tile.eq(scan.tile), pulse.walk.eq(scan.walk), pulse.line.eq(line), pulse.kind.eq(kind), pulse.first.eq(at_cell),
             pulse.refresh.eq(1), pulse.counts[0].eq(1), pulse.negative.eq(side),
         ]
 
-        def follow(last=last_line):
-            """The next line, if there is one."""
-            m.next = "CHECK"
-            with m.If(last):
-                m.d.sync += [idle.eq(1), ready.eq(1), self.reading.eq(0)]
-                m.next = "IDLE"
+        told = []                                       # the states that offer a command, and what makes it
+
+        def offer(port, own, following_state, **values):
+            """State ``own``: offer a command from the next cycle on until it is taken; returns whether it is taken."""
+            taken = port.valid & port.ready
+            fields = {"op": op, "half": half, "one": one, "kind": kind, "side": side}
+            m.d.sync += [port.valid.eq(~taken), *(fields[name].eq(value) for name, value in values.items())]
+            told.append((port, own, [fields[name] == value for name, value in values.items()]))
+            with m.If(taken):
+                m.next = following_state
+            return taken
 
         with m.FSM(name="ctl") as ctl:
             with m.State("IDLE"):
@@ -193,38 +209,34 @@ class Refresh(wiring.Component):
                     m.d.sync += idle.eq(0)
                     m.next = "CHECK"
             with m.State("CHECK"):                      # is this line dirty? fetch the bit of the next
-                m.d.comb += check.eq(1)
+                m.d.comb += check.eq(lines_left.any())
                 m.d.sync += self.reading.eq(1)
-                with m.If(bit.data):
+                with m.If(~check):                      # there is none
+                    m.d.sync += [idle.eq(1), ready.eq(1), self.reading.eq(0)]
+                    m.next = "IDLE"
+                with m.Elif(bit.data):
                     m.next = "POINT"
-                with m.Else():
-                    follow(lines_left == 1)
             with m.State("POINT"):
-                m.d.comb += [self.o_lines.valid.eq(1), op.eq(LinesOp.POINT), first.eq(line)]
-                m.d.sync += [second.eq(0), any_due.eq(0), left.eq(scan.lane_count), word.eq(0)]
-                with m.If(self.o_lines.ready):
+                m.d.sync += [second.eq(0), any_due.eq(0), left.eq(scan.lane_count), word.eq(0), following.eq(1)]
+                with m.If(offer(self.o_lines, "POINT", "READ_POSITIVE", op=LinesOp.POINT, one=0)):
                     m.d.comb += self.events.lines_scanned.eq(1)
-                    m.next = "READ_POSITIVE"
             with m.State("READ_POSITIVE"):
-                m.d.comb += [self.o_lines.valid.eq(1), taking.eq(1)]
-                with m.If(self.o_lines.ready):
-                    m.next = "READ_NEGATIVE"
+                m.d.comb += taking.eq(1)
+                offer(self.o_lines, "READ_POSITIVE", "READ_NEGATIVE", op=LinesOp.READ, half=Half.POSITIVE, one=0)
             with m.State("READ_NEGATIVE"):              # the codes of G+ come while this waits
-                m.d.comb += [self.o_lines.valid.eq(1), half.eq(Half.NEGATIVE), taking.eq(1)]
-                with m.If(self.o_lines.ready):
+                m.d.comb += taking.eq(1)
+                with m.If(offer(self.o_lines, "READ_NEGATIVE", "TAKE", op=LinesOp.READ, half=Half.NEGATIVE, one=0)):
                     m.d.sync += second.eq(1)
-                    m.next = "TAKE"
             with m.State("TAKE"):                       # ``fetch`` has the word that the next codes are of
                 m.d.comb += [taking.eq(1), fetch.en.eq(1), move.eq(self.code_stb)]
                 with m.If(judged & (left <= width)):
-                    m.d.sync += word.eq(0)
+                    m.d.sync += [word.eq(0), following.eq(1)]
                     m.next = "DECIDE"
             with m.State("DECIDE"):
-                with m.If(any_due):
+                m.next = "CHECK"
+                with m.If(any_due | newly_due.any()):
                     m.d.comb += fetch.en.eq(1)
                     m.next = "FETCH"
-                with m.Else():
-                    follow()
             with m.State("FETCH"):
                 m.d.sync += pending.eq(Cat(fetch.data[k].due for k in range(width)))
                 m.next = "PICK"
@@ -232,8 +244,8 @@ class Refresh(wiring.Component):
                 m.d.sync += [picked.eq(lowest), pending.eq(pending ^ lowest), self.pulsing.eq(0)]
                 with m.If(pending.any()):
                     m.next = "AIM"
-                with m.Elif(word == at):                # the last one
-                    follow()
+                with m.Elif(last_word):
+                    m.next = "CHECK"
                 with m.Else():
                     m.d.comb += [move.eq(1), fetch.en.eq(1)]
                     m.next = "FETCH"
@@ -243,42 +255,34 @@ class Refresh(wiring.Component):
                              self.pulsing.eq(1)]
                 m.next = "RESET_POSITIVE"
             with m.State("RESET_POSITIVE"):
-                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET)]
-                with m.If(self.o_pulse.ready):
-                    m.next = "RESET_NEGATIVE"
+                offer(self.o_pulse, "RESET_POSITIVE", "RESET_NEGATIVE", kind=Kind.RESET, side=0)
             with m.State("RESET_NEGATIVE"):
-                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.RESET), side.eq(1)]
-                with m.If(self.o_pulse.ready):
-                    m.next = "JUDGE"
-            with m.State("JUDGE"):
+                offer(self.o_pulse, "RESET_NEGATIVE", "JUDGE", kind=Kind.RESET, side=1)
+            with m.State("JUDGE"):                      # ``near`` and ``spent`` are of the code
                 with m.If(~self.pulse_busy):
                     m.next = "SET"
-                    with m.If((target <= scan.floor) | (code >= target)):
-                        m.next = "PICK"
-                    with m.Elif(n == scan.bound):
-                        m.d.comb += self.events.refresh_misses.eq(1)
+                    with m.If(near | spent):
+                        m.d.sync += missed.eq(~near)
                         m.next = "PICK"
             with m.State("SET"):
-                m.d.comb += [self.o_pulse.valid.eq(1), kind.eq(Kind.SET), side.eq(negative)]
-                with m.If(self.o_pulse.ready):
+                with m.If(offer(self.o_pulse, "SET", "READ_BACK", kind=Kind.SET, side=negative)):
                     m.d.sync += n.eq(n + 1)
-                    m.next = "READ_BACK"
             with m.State("READ_BACK"):
-                m.d.comb += [
-                    self.o_lines.valid.eq(1), half.eq(Mux(negative, Half.NEGATIVE, Half.POSITIVE)),
-                    first.eq(at_cell), count.eq(1),
-                ]
-                with m.If(self.o_lines.ready):
-                    m.next = "AWAIT"
+                read_side = Mux(negative, Half.NEGATIVE, Half.POSITIVE)
+                offer(self.o_lines, "READ_BACK", "AWAIT", op=LinesOp.READ, half=read_side, one=1)
             with m.State("AWAIT"):
                 with m.If(self.code_stb):
                     m.d.sync += code.eq(self.code_word[0])
-                    m.next = "JUDGE"
+                    m.next = "WEIGH"
+            with m.State("WEIGH"):                      # is the code near the target?
+                m.next = "JUDGE"
         rewriting = Cat(ctl.ongoing(state) for state in (
-            "RESET_POSITIVE", "RESET_NEGATIVE", "JUDGE", "SET", "READ_BACK", "AWAIT")).any()
+            "RESET_POSITIVE", "RESET_NEGATIVE", "JUDGE", "SET", "READ_BACK", "AWAIT", "WEIGH")).any()
         m.d.sync += [
             Assert(idle == ctl.ongoing("IDLE"), "idle and the state differ"),
             Assert(self.reading | idle | ctl.ongoing("CHECK"), "reading and the state differ"),
             Assert((self.pulsing == rewriting) | ctl.ongoing("PICK"), "pulsing and the state differ"),
+            *(Assert(~port.valid | Cat(ctl.ongoing(own) & Cat(fields).all() for to, own, fields in told if to is port).any(),
+                     "a command of no state") for port in (self.o_lines, self.o_pulse)),
         ]
         return m

@@ -57,7 +57,7 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
     """
     codes = np.zeros((3, max(u.n_rows, u.n_cols)), np.int32)
     one, side, sides = np.ones(1, np.int32), np.zeros(1, np.uint8), np.zeros((2, 1), np.uint8)
-    cycles = 1 + command.walk_count
+    cycles = 2 + command.walk_count
     for line in range(command.walk_count):
         if dirty[command.dirty_base + line] == 0:
             continue
@@ -65,7 +65,7 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
         counters[_LINES] += 1
         at = command.walk_first + line
         point = lines_command(_POINT, command.tile, command.walk, first=at, steps=command.steps)
-        cycles += 2 + read_unit.point(u, point, lines, counters)
+        cycles += 3 + read_unit.point(u, point, lines, counters)
         for k, half in enumerate((_POSITIVE, _NEGATIVE)):
             cycles += _read(u, command, half, command.lane_first, command.lane_count, tile_constants, convert_cycles, tile_state,
                             rngs_read, lines, counters, codes[k])
@@ -76,7 +76,7 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
                 continue
             any_due = True
             counters[_REFRESHES] += 1
-            cycles += 3
+            cycles += 4
             for half in range(2):
                 side[0] = half
                 cycles += pulse_gen.fire(u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, at,
@@ -89,7 +89,7 @@ def scan(u, command, tile_constants, convert_cycles, tile_state, rngs_read, rngs
                     counters[_MISSES] += 1
                     break
                 n += 1
-                cycles += 1 + pulse_gen.fire(
+                cycles += 2 + pulse_gen.fire(
                     u, tile_constants, tile_state, rngs_program, counters, command.tile, command.walk, at,
                     command.lane_first + cell, _SET, 1, one, side, sides, tick)
                 cycles += _read(u, command, _NEGATIVE if side[0] else _POSITIVE, command.lane_first + cell, 1, tile_constants,
