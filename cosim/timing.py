@@ -52,9 +52,9 @@ def _parts(program, opcode, operands, empty, convert_cycles):
         return -(-count // width)
 
     if opcode == Opcode.VECTOR:
-        return 0, 0, words(operands["count"]), 3 + width.bit_length() if operands["op"] in _REDUCTIONS else 4
+        return 0, 0, words(operands["count"]), 5 + width.bit_length() if operands["op"] in _REDUCTIONS else 6
     if opcode == Opcode.EMIT:
-        return 0, 0, words(operands["count"]), 1
+        return 0, 0, words(operands["count"]), 2
     d = program.matrices[operands["matrix"]]
     if opcode == Opcode.DRIVE:
         return 0, 0, words(d.cols if operands["transpose"] else d.rows), 4

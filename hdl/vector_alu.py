@@ -11,16 +11,16 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
     (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into f of lane 0, which begins with
              ``setup.scalar``: 0 or -32768; it goes on after the last word
     stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit: by the bits of f that ``above`` names
-    stage 3  + rounding bit, clipped: to 16 bit; SCALE to +-line_max; LUT to an index of lut_bits bits
-    stage 4  LUT only: the table's entry
-    GATHER   stage 1: element ``a[step.lane]``; stage 2: stored in lane ``step.pos`` of a word, which goes on when full or last;
-             setup.shift is 0
+    stage 3  + rounding bit, and whether that is inside the limits: 16 bit; SCALE +-line_max; LUT an index of lut_bits bits
+             GATHER: element ``step.lane`` into lane ``step.pos`` of a word, which goes on when full or last
+    stage 4  the result, or the limit; LUT: the table's entry
+    GATHER   stages 0 to 2: a + 0; setup.scalar and setup.shift are 0
 
 Ports: ``setup`` In, ``above`` In (``places_above`` of ``setup.shift``, in stage 2), ``step`` In (``valid``, ``last``: last word,
 GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In, ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in
 this cycle; the last word has elements up to ``setup.tail``; ``mask`` and ``data`` are 0 without ``valid``), ``clipped`` Out (per
 lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
-Timing: a step in cycle t gives its result in cycle t + 3; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 2 + R,
+Timing: a step in cycle t gives its result in cycle t + 4; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 3 + R,
 R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step the clock
 may stand still: registers of the pipeline are loaded in every cycle, and what has no ``valid`` beside it does not count.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
@@ -30,6 +30,7 @@ then share an address.
 Twin: ``model/digital/vector_alu.py``. Source: design choice (``model/isa.py``).
 """
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 
 from amaranth import Array, Assert, Cat, Const, Module, Mux, Signal, signed
@@ -52,7 +53,7 @@ _ASKS = {
     "is_lut": (VectorOp.LUT,), "is_scale": (VectorOp.SCALE,), "is_gather": (VectorOp.GATHER,),
     "is_reduction": (VectorOp.SUM, VectorOp.PEAK_MAX), "is_peak": (VectorOp.PEAK_MAX,),
     "is_product": (VectorOp.MUL,), "is_raised": (VectorOp.SHL, VectorOp.SCALE),
-    "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM), "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX),
+    "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM, VectorOp.GATHER), "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX),
     "is_compare": (VectorOp.COMPARE,), "carry": (VectorOp.SUB,),
     "is_difference": (VectorOp.SUB, VectorOp.MAX, VectorOp.COMPARE, VectorOp.PEAK_MAX),
 }
@@ -106,13 +107,13 @@ class VectorAlu(wiring.Component):
         m.d.comb += tail_mask.eq(lanes_up_to(setup.tail, width))
 
         # Stage 0: operands; b inverted where it is subtracted.
-        valid0, last0, pos0, lane0 = Signal(), Signal(), Signal(range(width)), Signal(range(width))
+        valid0, last0 = Signal(), Signal()
         lefts = [Signal(signed(bits), name=f"a_{lane}", reset_less=True) for lane in range(width)]
         rights = [Signal(signed(bits), name=f"b_{lane}", reset_less=True) for lane in range(width)]
         left_out, absent = Signal(width), Mux(setup.is_peak, -1 << bits - 1, 0)
         with m.If(self.step.last & setup.is_reduction):
             m.d.comb += left_out.eq(~tail_mask)
-        m.d.sync += [valid0.eq(self.step.valid), last0.eq(self.step.last), pos0.eq(self.step.pos), lane0.eq(self.step.lane)]
+        m.d.sync += [valid0.eq(self.step.valid), last0.eq(self.step.last)]
         m.d.sync += [left.eq(Mux(leave, absent, a)) for left, leave, a in zip(lefts, left_out, self.a, strict=True)]
         for right, b in zip(rights, self.b, strict=True):
             b = Mux(setup.b_vector, b, Mux(setup.b_element, self.b[0], setup.scalar))
@@ -131,7 +132,7 @@ class VectorAlu(wiring.Component):
             nodes, node_valid, node_last = sums, valid, last
 
         # Stage 1: f of both operands; in lane 0 a reduction adds what the tree gives to f, its first word to b (not ``adds``).
-        valid1, last1, pos1, adds = Signal(), Signal(), Signal(range(width)), Signal()
+        valid1, last1, adds = Signal(), Signal(), Signal()
         fs = [Signal(signed(_F_BITS), name=f"f_{lane}", reset_less=True) for lane in range(width)]
         for lane, (f, left, right) in enumerate(zip(fs, lefts, rights, strict=True)):
             enough = bits + min(exact_log2(u.vector_words * width), _COUNT_BITS) if lane == 0 else bits + 2      # lane 0: sums
@@ -146,9 +147,8 @@ class VectorAlu(wiring.Component):
                 larger.eq(Cat(Mux(above, x, ~y)[:bits - 1], x[-1] & ~y[-1])),
             ]
             choices = [
-                (setup.is_sum, s), (setup.is_max, larger), (setup.is_compare & above, Const(1, 2)), (setup.is_product, product),
-                (setup.is_raised, Cat(Const(0, bits), left)), (setup.is_gather, Array(lefts)[lane0]),
-                (setup.is_lut, self.a[lane])]
+                (setup.is_product, product), (setup.is_sum, s), (setup.is_lut, self.a[lane]), (setup.is_max, larger),
+                (setup.is_compare & above, Const(1, 2)), (setup.is_raised, Cat(Const(0, bits), left))]
             move = Const(1)
             if lane == 0:
                 move = node_valid | ~setup.is_reduction
@@ -158,47 +158,65 @@ class VectorAlu(wiring.Component):
                 m.d.sync += f.eq(reduce(or_, (_extend(value) & choice.replicate(_F_BITS) for choice, value in choices)))
         with m.If(node_valid):
             m.d.sync += adds.eq(~node_last)
-        m.d.sync += [valid1.eq(Mux(setup.is_reduction, node_valid & node_last, valid0)),
-                     last1.eq(last0 | setup.is_reduction), pos1.eq(pos0)]
+        m.d.sync += [valid1.eq(Mux(setup.is_reduction, node_valid & node_last, valid0)), last1.eq(last0 | setup.is_reduction)]
 
         # Stage 2: shift, rounding bit kept apart.
         valid2, last2 = Signal(), Signal()
         shifted = [Signal(signed(_SHIFTED_BITS), name=f"shifted_{lane}", reset_less=True) for lane in range(width)]
-        halves, beyond, negative = (Signal(width, name=name, reset_less=True) for name in ("halves", "beyond", "negative"))
-        m.d.sync += [valid2.eq(valid1 & (~setup.is_gather | last1 | (pos1 == width - 1))), last2.eq(last1)]
+        halves, negative = (Signal(width, name=name, reset_less=True) for name in ("halves", "negative"))
+        beyond = [Signal(2, name=f"beyond_{lane}", reset_less=True) for lane in range(width)]           # by the lower, upper bits
+        m.d.sync += [valid2.eq(valid1), last2.eq(last1)]
         for lane, f in enumerate(fs):
             value, half = shift_down(m, f, setup.shift, _SHIFTED_BITS)
-            misfit = (self.above & (f[_SHIFTED_BITS - 1:-1] ^ f[-1].replicate(_F_BITS - _SHIFTED_BITS))).any()
-            with m.If(~setup.is_gather | (valid1 & (pos1 == lane))):
-                m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfit), negative[lane].eq(f[-1])]
+            misfits = self.above & (f[_SHIFTED_BITS - 1:-1] ^ f[-1].replicate(len(self.above)))
+            misfits = Cat(part.any() for part in (misfits[:len(misfits) // 2], misfits[len(misfits) // 2:]))
+            m.d.sync += [shifted[lane].eq(value), halves[lane].eq(half), beyond[lane].eq(misfits), negative[lane].eq(f[-1])]
 
-        # Stage 3: round and clip; the word is done, or the indices of the table.
+        # Stage 3: round; the word is done, or the indices of the table. GATHER: the element of one lane goes into one lane.
+        place = data.StructLayout({"lane": range(width), "pos": range(width)})
+        places = [self.step, *(Signal(place, name=f"place{k}") for k in range(3))]
+        m.d.sync += [after[name].eq(before[name]) for before, after in pairwise(places) for name in ("lane", "pos")]
+        lane2, pos2 = places[-1].lane, places[-1].pos
+        ends, gathered = Signal(), Signal(bits)
+        m.d.comb += [ends.eq(valid2 & (~setup.is_gather | last2 | (pos2 == width - 1))), gathered.eq(Array(shifted)[lane2])]
+        valid3, last3, ours, of_table, mask = Signal(), Signal(), Signal(), Signal(), Signal(width)
+        rounded = [Signal(signed(bits), name=f"rounded_{lane}", reset_less=True) for lane in range(width)]
+        inside, below = (Signal(width, name=name, reset_less=True) for name in ("inside", "below"))
+        m.d.sync += [
+            valid3.eq(ends), last3.eq(last2), ours.eq(ends & ~setup.is_lut), of_table.eq(ends & setup.is_lut),
+            mask.eq(Mux(ends, Mux(setup.is_reduction, 1, Mux(last2, tail_mask, -1)), 0)),
+        ]
+        for lane, (value, half) in enumerate(zip(shifted, halves, strict=True)):
+            total = Signal(signed(_SHIFTED_BITS + 1), name=f"total_{lane}")
+            # beside the addition: -line_max to line_max is neither -line_max - 1 nor what is rounded to line_max + 1; an index is
+            # not what is rounded beyond the largest one, and one that is rounded to the smallest is that anyway
+            edge = Cat(half, value[:u.line_bits]) ^ value[-1].replicate(u.line_bits + 1)
+            scaled = fits(value, u.line_bits + 1) & ~edge.all()
+            indexed = fits(value, u.lut_bits) & ~(Cat(half, value[:u.lut_bits - 1]).all() & ~value[-1])
+            fit = Mux(setup.is_lut, indexed, Mux(setup.is_scale, scaled, fits(total, bits)))
+            m.d.comb += total.eq(value + half)
+            with m.If(~setup.is_gather | (valid2 & (pos2 == lane))):
+                m.d.sync += [rounded[lane].eq(Mux(setup.is_gather, gathered, total) if width > 1 else total),
+                             inside[lane].eq(fit & ~beyond[lane].any()), below[lane].eq(negative[lane])]
+
+        # Stage 4: the result or the limit, or what the table has.
         table = memory.Memory(shape=signed(bits), depth=u.n_luts << u.lut_bits, init=[],
                               attrs={"no_rw_check": 1, **({"single_port": 1} if width == 1 else {})})
         m.submodules.table = table
         lut_write = table.write_port()
-        looks_up, written = valid1 & setup.is_lut, Cat(self.lut_write.index, self.lut_write.lut)
+        looks_up, written = Signal(), Cat(self.lut_write.index, self.lut_write.lut)
         m.d.comb += [lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data)]
         m.d.sync += Assert(~(looks_up & self.lut_write.en), "a table is written while an index is looked up")
-        exact, ours, of_table = Signal(width), Signal(), Signal()
         m.d.comb += [
-            self.o.valid.eq(valid2), self.o.last.eq(last2), of_table.eq(valid2 & setup.is_lut), ours.eq(valid2 & ~setup.is_lut),
-            self.o.mask.eq(Mux(valid2, Mux(setup.is_reduction, 1, Mux(last2, tail_mask, -1)), 0)),
+            looks_up.eq(valid2 & setup.is_lut), self.o.valid.eq(valid3), self.o.last.eq(last3), self.o.mask.eq(mask),
         ]
-        for lane in range(width):
-            rounded, inside = Signal(signed(_SHIFTED_BITS + 1), name=f"rounded_{lane}"), Signal(name=f"inside_{lane}")
-            entry, below = table.read_port(), negative[lane]
-            value, half = shifted[lane], halves[lane]
-            # -line_max to line_max, beside the addition: not -line_max - 1, nor what is rounded to line_max + 1
-            edge = Cat(half, value[:u.line_bits]) ^ value[-1].replicate(u.line_bits + 1)
-            scaled = fits(value, u.line_bits + 1) & ~edge.all()
-            limit = Mux(setup.is_scale, Mux(below, -u.line_max, u.line_max), Mux(below, -1 << bits - 1, (1 << bits - 1) - 1))
-            index = Mux(fits(rounded, u.lut_bits) & ~beyond[lane], rounded, Cat((~below).replicate(u.lut_bits - 1), below))
+        for lane, value in enumerate(rounded):
+            entry, low = table.read_port(), below[lane]
+            limit = Mux(setup.is_scale, Mux(low, -u.line_max, u.line_max), Mux(low, -1 << bits - 1, (1 << bits - 1) - 1))
+            index = Mux(inside[lane], value[:u.lut_bits], Cat((~low).replicate(u.lut_bits - 1), low))
             m.d.comb += [
-                rounded.eq(value + half), exact[lane].eq(fits(rounded, bits) & ~beyond[lane]),
-                inside.eq(ours & Mux(setup.is_scale, scaled & ~beyond[lane], exact[lane])),
                 entry.en.eq(looks_up),
-                self.o.data[lane].eq(Mux(inside, rounded, Mux(ours, limit, 0)) | Mux(of_table, entry.data, 0)),
+                self.o.data[lane].eq(Mux(ours, Mux(inside[lane], value, limit), 0) | Mux(of_table, entry.data, 0)),
             ]
             looked_up = Cat(index[:u.lut_bits], setup.lut)
             if width == 1:                              # one port: a RAM that has no more, as iCE40's SPRAM, will do
@@ -207,5 +225,5 @@ class VectorAlu(wiring.Component):
                              lut_write.addr.eq(address)]
             else:
                 m.d.comb += [entry.addr.eq(looked_up), lut_write.addr.eq(written)]
-        m.d.sync += self.clipped.eq(Mux(setup.is_lut | setup.is_scale, 0, self.o.mask & ~exact))
+        m.d.sync += self.clipped.eq(Mux(setup.is_lut | setup.is_scale, 0, mask & ~inside))
         return m

@@ -14,12 +14,12 @@ Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature),
 in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vector_saturations comes one cycle after its word).
 
 Timing [cycles], N = ceil(count / vector_width), R = log2(vector_width) + 1; one word per cycle
-    ADD to SHL, LUT, SCALE         N + 4
-    SUM, PEAK_MAX                  N + 3 + R
-    GATHER                         count0 * count1 + 4
-    EMIT                           N + 1, and the cycles of ``host_stall``
+    ADD to SHL, LUT, SCALE         N + 6
+    SUM, PEAK_MAX                  N + 5 + R
+    GATHER                         count0 * count1 + 6
+    EMIT                           N + 2, and the cycles of ``host_stall``
     SET_EXPONENT                   1
-The command's first word is read in the cycle of its acceptance.
+The command's first word is read in the cycle after its acceptance; the last one is written in the cycle before ``ready``.
 
 Twin: ``model/digital/vector_unit.py``. Source: design choice.
 """
@@ -60,81 +60,77 @@ class VectorUnit(wiring.Component):
         lane_bits = (u.vector_width - 1).bit_length()
 
         # Command: while idle, registers take what is offered, valid or not; ``valid`` comes late and reaches only what tells that
-        # there is a command. ``setup`` holds for the lanes what stays constant. ``begun``: the cycle after acceptance; ``ready``:
-        # not ``busy``, apart from its loads.
+        # there is a command. ``setup`` holds for the lanes what stays constant; what takes more than a choice is made of the
+        # registers in the cycle after acceptance, ``begun``. ``ready``: not ``busy``, apart from its loads.
         busy, ready, begun, stays, done = Signal(), Signal(init=1), Signal(), Signal(), Signal()
         setup, emit, keeps_peak = Signal(alu.setup.shape()), Signal(), Signal()
         e_dst, e_src = Signal.like(new.e_dst), Signal.like(new.e_src)
-        op, sets, emits, has_b = Signal(range(len(VectorOp))), Signal(), Signal(), Signal()
+        op, sets, has_b = Signal(range(len(VectorOp))), Signal(), Signal()
         asks = {name: Signal(name=f"new_{name}") for name in asks_of(op)}
         is_gather = asks["is_gather"]
         m.d.comb += [
-            op.eq(new.op), sets.eq(op == VectorOp.SET_EXPONENT), emits.eq(op == VectorOp.EMIT), has_b.eq(op <= VectorOp.COMPARE),
+            op.eq(new.op), sets.eq(op == VectorOp.SET_EXPONENT), has_b.eq(op <= VectorOp.COMPARE),
             *(asks[name].eq(asked) for name, asked in asks_of(op).items() if u.gather or name != "is_gather"),
             stays.eq(Mux(busy, ~done, self.i.valid & ~sets)), self.i.ready.eq(ready), alu.setup.eq(setup),
         ]
         m.d.sync += [busy.eq(stays), ready.eq(~stays), begun.eq(~busy & stays)]
         with m.If(~busy):
             m.d.sync += [
-                emit.eq(emits), keeps_peak.eq(op <= VectorOp.PEAK_MAX), e_dst.eq(new.e_dst), e_src.eq(new.e_src),
+                emit.eq(op == VectorOp.EMIT), keeps_peak.eq(op <= VectorOp.PEAK_MAX), e_dst.eq(new.e_dst), e_src.eq(new.e_src),
                 *(setup[name].eq(asked) for name, asked in asks.items()), setup.lut.eq(new.lut), setup.tail.eq(new.count - 1),
                 setup.b_vector.eq(has_b & (new.b_kind == BKind.VECTOR)),
                 setup.b_element.eq(has_b & (new.b_kind == BKind.ELEMENT)),
-                # a reduction begins with 0 or -32768
-                setup.scalar.eq(Mux(asks["is_reduction"], Cat(Const(0, u.element_bits - 1), asks["is_peak"]), new.imm)),
-                setup.shift.eq(Mux(is_gather, 0, Mux(op == VectorOp.SHL, 16 - new.shift[:4], new.shift))),
+                setup.scalar.eq(new.imm), setup.shift.eq(new.shift),
             ]
 
-        # Place of the word fetched last: every operation is a GATHER, with one word to a row but for GATHER itself. Elements are
-        # counted modulo the memory. ``left0``, ``left1``: elements of the row and rows left, this one included.
+        # Place of the element fetched last: every operation is a GATHER, with one word to a row but for GATHER itself. Elements
+        # are counted modulo the memory. ``left0``, ``left1``: elements of the row and rows left, the next one included; left1 is
+        # one less where the last word is not ``whole``. ``more``: there is a next one.
         size = u.vector_words * u.vector_width
-        element, row, next_element = Signal(range(size)), Signal(range(size)), Signal(range(size))
+        element, row, next_element, start = Signal(range(size)), Signal(range(size)), Signal(range(size)), Signal(range(size))
         stride0, stride1 = Signal(range(size)), Signal(range(size))
-        # In registers: there is one element to a row, one left in it (``row_end``), one row left (``row_last``).
         left0, count0, left1 = Signal(12), Signal(12), Signal(13)
-        single, row_last = Signal(), Signal()
-        b, pos = Signal(range(u.vector_words)), Signal(range(u.vector_width))     # pos: GATHER's place in the word
-        row_end, last, advance = Signal(), Signal(), Signal()
+        b, pos = Signal(range(u.vector_words)), Signal(range(u.vector_width))     # b: the next; pos: GATHER's place in its word
+        more, whole, row_ends, ends, row_end, last = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(row_end & row_last), advance.eq(~last & ~self.host_stall),
-            next_element.eq(Mux(busy, Mux(row_end, row, element) + Mux(row_end, stride1, stride0),
-                                Mux(is_gather, new.element, new.a << lane_bits))),
+            start.eq(Mux(is_gather, new.element, new.a << lane_bits)),
+            next_element.eq(Mux(row_end, row, element) + Mux(begun, 0, Mux(row_end, stride1, stride0))),
+            row_ends.eq(~setup.is_gather | (left0 == 1)), ends.eq(row_ends & (left1[1:] == 0) & (left1[0] == whole)),
         ]
         with m.If(~busy):
-            m.d.sync += [row.eq(next_element), pos.eq(0), left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0)]
+            m.d.sync += [
+                more.eq(stays), last.eq(0), element.eq(start), row.eq(start), b.eq(new.b), pos.eq(u.vector_width - 1),
+                left0.eq(new.count0), count0.eq(new.count0), stride0.eq(new.stride0),
+                left1.eq(Mux(is_gather, new.count1, new.count >> lane_bits)), whole.eq(is_gather | ~new.count[:lane_bits].any()),
+            ]
             if u.gather:
-                m.d.sync += [single.eq(~is_gather | (new.count0 == 1)), row_end.eq(~is_gather | (new.count0 == 1))]
-            with m.If(is_gather):
-                m.d.sync += [left1.eq(new.count1), stride1.eq(new.stride1), row_last.eq(new.count1 == 1)]
-            with m.Else():
-                m.d.sync += [left1.eq((new.count + u.vector_width - 1) >> lane_bits), stride1.eq(u.vector_width),
-                             row_last.eq(new.count <= u.vector_width)]
-        with m.Elif(advance):
-            m.d.sync += [pos.eq(pos + 1), left0.eq(Mux(row_end, count0, left0 - 1))]
+                m.d.sync += stride1.eq(Mux(is_gather, new.stride1, u.vector_width))
+        with m.Elif(self.a.en):
+            m.d.sync += [more.eq(~ends), element.eq(next_element), b.eq(b + 1), pos.eq(pos + 1), last.eq(ends),
+                         left0.eq(Mux(row_ends, count0, left0 - 1))]
             if u.gather:
-                m.d.sync += row_end.eq(single | (~row_end & (left0 == 2)))
+                m.d.sync += row_end.eq(row_ends)
             with m.If(row_end):
-                m.d.sync += [left1.eq(left1 - 1), row_last.eq(left1 == 2), row.eq(next_element)]
+                m.d.sync += row.eq(next_element)
+            with m.If(row_ends):
+                m.d.sync += left1.eq(left1 - 1)
         if not u.gather:
-            m.d.comb += row_end.eq(1)
-        with m.If(~busy | advance):
-            m.d.sync += [element.eq(next_element), b.eq(self.b.addr)]
+            m.d.comb += [row_end.eq(1), stride1.eq(u.vector_width)]
 
         # Fetch, then one cycle later the step of the lanes.
         fetched = Signal()
         m.d.comb += [
-            self.a.en.eq(Mux(busy, advance, self.i.valid & ~sets)), self.a.addr.eq(next_element >> lane_bits),
-            self.b.en.eq(Mux(busy, advance & setup.b_vector, self.i.valid & has_b & (new.b_kind != BKind.IMMEDIATE))),
-            self.b.addr.eq(Mux(busy, b + 1, new.b)),
-            alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.valid.eq(fetched & ~emit), alu.step.last.eq(last),
+            self.a.en.eq(more & ~self.host_stall), self.a.addr.eq(next_element >> lane_bits),
+            self.b.en.eq(more & (setup.b_vector | (setup.b_element & begun))), self.b.addr.eq(b),
+            alu.a.eq(self.a.data), alu.b.eq(self.b.data), alu.step.valid.eq(fetched), alu.step.last.eq(last),
             alu.step.lane.eq(element), alu.step.pos.eq(pos),
         ]
-        m.d.sync += fetched.eq(self.a.en)
-        with m.If(alu.step.valid & last & setup.is_gather):
+        m.d.sync += fetched.eq(more & ~emit)
+        with m.If(fetched & last & setup.is_gather):
             m.d.sync += setup.tail.eq(pos)
 
         # Output packets: the memory holds the word while it waits.
-        m.d.sync += self.o.valid.eq(Mux(busy, emit & (~last | self.host_stall), self.i.valid & emits))
+        m.d.sync += self.o.valid.eq(emit & (more | self.host_stall))
         m.d.comb += [
             self.o.payload.elements.eq(self.a.data), self.o.payload.last.eq(last),
             self.o.payload.count.eq(Mux(last, setup.tail + 1, u.vector_width)),
@@ -165,22 +161,30 @@ class VectorUnit(wiring.Component):
                           for value, sign in zip(written, signs, strict=True))
             m.d.sync += peak.eq(reduce(or_, magnitudes, peak))
 
-        # Exponents; SCALE measures peak in the cycle after its acceptance.
-        measured, n, measuring = Signal(), Signal(signed(6)), Signal()
-        m.d.comb += measuring.eq(begun & setup.is_scale)
-        m.d.sync += measured.eq(measuring)
-        with m.If(measuring):
-            lengths = Array(Const(place + 1 - u.line_bits, signed(6)) for place in range(u.element_bits))
-            m.d.sync += n.eq(Mux(peak.any(), lengths[highest(m, peak)], 0))
+        # The cycle after acceptance. SCALE measures peak, and in the next cycle knows its shift, peak = 2^n below 2^line_bits.
+        measured, there, place, n = Signal(), Signal(), Signal(range(u.element_bits)), Signal(signed(6))
+        lengths = Array(Const(length + 1 - u.line_bits, signed(6)) for length in range(u.element_bits))
+        m.d.comb += n.eq(Mux(there, lengths[place], 0))
+        m.d.sync += measured.eq(begun & setup.is_scale)
+        with m.If(begun):
+            m.d.sync += [there.eq(peak.any()), place.eq(highest(m, peak))]
+            with m.If(setup.is_gather):
+                m.d.sync += setup.shift.eq(0)
+            with m.Elif(setup.is_raised):
+                m.d.sync += setup.shift.eq(16 - setup.shift[:4])
+            with m.If(setup.is_scale):
+                m.d.sync += setup.scalar.eq(self.exponents[e_src])
+            with m.Elif(setup.is_reduction | setup.is_gather):                  # begins with 0 or -32768; adds 0
+                m.d.sync += setup.scalar.eq(Cat(Const(0, u.element_bits - 1), setup.is_peak))
         with m.If(measured):
             m.d.sync += setup.shift.eq(16 + n)
-        if u.vector_width > 1:                          # a cycle ahead of the words
-            m.d.sync += alu.above.eq(places_above(Mux(measured, 16 + n, setup.shift)[:len(setup.shift)], len(alu.above)))
+        if u.vector_width > 1:
+            m.d.sync += alu.above.eq(places_above(setup.shift, len(alu.above)))
         else:                                           # one lane is not worth the registers
             m.d.comb += alu.above.eq(places_above(setup.shift, len(alu.above)))
         for k, exponent in enumerate(self.exponents):
             with m.If((measured & (e_dst == k)) | (self.i.valid & (~busy & sets & (new.e_dst == k)))):
-                m.d.sync += exponent.eq(Mux(busy, self.exponents[e_src] + n, new.imm))
+                m.d.sync += exponent.eq(Mux(busy, setup.scalar + n, new.imm))
 
         m.d.comb += [
             self.active.eq(self.i.valid | busy | pending | self.lut_write.en),
@@ -190,5 +194,6 @@ class VectorUnit(wiring.Component):
         m.d.sync += [
             Assert(busy | ~self.o.valid, "emitting after the end of the command"),
             Assert(~self.o.valid | emit, "output word of a command other than EMIT"),
+            Assert(~more | (~last & (busy | ~emit)), "fetching after the end of the command"),
         ]
         return m

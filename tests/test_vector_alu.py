@@ -71,7 +71,7 @@ def test_every_pair_of_corners(op):
         exact = [round_shift(twin.f(op, x, y), shift) for x, y in zip(chain(*a), chain(*b), strict=True)]
         assert elements(results) == [twin.sat16(x) for x in exact]
         assert clipped == sum(twin.sat16(x) != x for x in exact)
-        assert [cycle for cycle, *_ in results] == [k + 3 for k in range(len(a))]
+        assert [cycle for cycle, *_ in results] == [k + 4 for k in range(len(a))]
         assert [last for *_, last in results] == [0] * (len(a) - 1) + [1]
 
 
@@ -92,7 +92,7 @@ def test_operand_sources_and_tail():
         *(({"op": VectorOp.ADD, "b_element": 1, "tail": tail}, a, b) for tail in range(W)),
         ({"op": VectorOp.SUB, "scalar": -32768, "tail": 3}, [[-1, 0, 1, -32768]], b)])
     for tail, (results, _) in enumerate(by_tail):
-        assert results == [(3, [11, 12, 13, 14], 15, 0), (4, [55, 56, 57, 58], (2 << tail) - 1, 1)]
+        assert results == [(4, [11, 12, 13, 14], 15, 0), (5, [55, 56, 57, 58], (2 << tail) - 1, 1)]
     assert (elements(immediate[0]), immediate[1]) == ([32767, 32767, 32767, 0], 2)
 
 
@@ -129,7 +129,7 @@ def test_reductions(op):
     for values, shift, (_, filled, _), (results, clipped) in zip(vectors, shifts, jobs, run(jobs), strict=True):
         total = round_shift(sum(values) if op is VectorOp.SUM else max(values), shift)
         ((cycle, data, mask, last),) = results
-        assert (cycle, data[0], mask, last) == (len(filled) - 1 + 2 + twin.reduce_stages(W), twin.sat16(total), 1, 1)
+        assert (cycle, data[0], mask, last) == (len(filled) - 1 + 3 + twin.reduce_stages(W), twin.sat16(total), 1, 1)
         assert clipped == (twin.sat16(total) != total)
 
 
@@ -142,7 +142,7 @@ def test_tables():
     jobs = [({"op": VectorOp.LUT, "shift": shift, "tail": W - 1}, a, b) for shift in shifts]
     for shift, (results, clipped) in zip(shifts, run(jobs, table), strict=True):
         assert elements(results) == [int(table[twin.lut_index(U.lut_bits, x, shift)]) for x in values]
-        assert [cycle for cycle, *_ in results] == [k + 3 for k in range(len(a))]
+        assert [cycle for cycle, *_ in results] == [k + 4 for k in range(len(a))]
         assert clipped == 0
     assert twin.lut_index(U.lut_bits, -half - 1, 0) == half
     assert twin.lut_index(U.lut_bits, half, 0) == half - 1

@@ -50,12 +50,12 @@ def cycles(u, command):
     if op == _SET_EXPONENT:
         return 1
     if op == _EMIT:
-        return words + 1
+        return words + 2
     if op == _GATHER:
-        return command.count0 * command.count1 + 4
+        return command.count0 * command.count1 + 6
     if op == _SUM or op == _PEAK_MAX:
-        return words + 3 + reduce_stages(u.vector_width)
-    return words + 4
+        return words + 5 + reduce_stages(u.vector_width)
+    return words + 6
 
 
 @borrowing
