@@ -21,8 +21,8 @@ In a build with ``event_counters`` 0 there is but a register for ``time``; the o
 
 Of one block the increments of one bit share an enable, their OR, and so do the others (a simulator evaluates one comparison).
 
-Timing: an increment is visible to a read whose ``read_en`` comes at least 2 cycles later; ``read_value`` is valid in the cycle
-after ``read_en``. The increments of the cycle of ``clear`` count, those of the cycle before it do not.
+Timing: an increment is visible to a read whose ``read_en`` comes at least 1 cycle later; ``read_value`` is valid in the third
+cycle after ``read_en``. The increments of the cycle of ``clear`` count, those of the cycle before it do not.
 Source: design choice.
 """
 from functools import reduce
@@ -99,7 +99,7 @@ class Counters(wiring.Component):
     clear : In(1)
         Set every counter to 0.
     read_en, read_index, read_value : In(1), In(range(N_EVENTS)), Out(counter_bits)
-        Read port; at most once in READ_SPACING cycles.
+        Read port; at most once in READ_SPACING cycles, with the index held until the value is valid.
     """
 
     def __init__(self, u: UnitParams, widths: dict[str, int] | None = None):
@@ -117,6 +117,8 @@ class Counters(wiring.Component):
         self.read, self.write = self.memory.read_port(), self.memory.write_port()
         self.turn, self.passed = Signal(range(self.n)), Signal(range(self.n + 1))   # whose turn; turns written since clear
         self.pair, self.odd = Signal(-(-self.n // 2), init=1), Signal()             # turn // 2, one-hot, and turn % 2
+        # what is read, and whether a turn is to be written there: from registers
+        self.reads, self.asked, self.clash = Signal(), Signal(range(N_EVENTS)), Signal()
         # one cycle after the address: of a turn, or of a read in a turn's place; whose. Two cycles after: to be written
         self.turned, self.met, self.address, self.due = Signal(), Signal(), Signal(range(N_EVENTS)), Signal()
         super().__init__(self._signature(widths))
@@ -136,44 +138,44 @@ class Counters(wiring.Component):
         m.submodules.memory = self.memory
         read, write, turn, passed, pair, odd, bits = (
             self.read, self.write, self.turn, self.passed, self.pair, self.odd, self.u.counter_bits)
+        reads, asked = self.reads, self.asked
+        m.d.sync += [reads.eq(self.read_en), asked.eq(self.read_index)]
 
         # address: of the counter that is read or whose turn it is
         at, last, known = Signal(range(N_EVENTS)), Signal(), Signal()       # known: the memory is no older than the last clear
-        m.d.comb += [at.eq(Mux(self.read_en, self.read_index, turn)), read.addr.eq(at), last.eq(turn == self.n - 1)]
+        m.d.comb += [at.eq(Mux(reads, asked, turn)), read.addr.eq(at), last.eq(turn == self.n - 1)]
         m.d.sync += known.eq(at < passed)
-        with m.If(~self.read_en):
+        with m.If(~reads):
             m.d.sync += [turn.eq(Mux(last, 0, turn + 1)), odd.eq(~odd & ~last)]
             with m.If(odd | last):
                 m.d.sync += pair.eq(pair.rotate_left(1))
 
-        # its sum, inverted, and which bits a sum has: of the turn's and of the read one apart, since ``read_en`` drives much
+        # its sum, inverted, and which bits a sum has: of the turn's and of the read one apart, since ``reads`` drives much
         inverse, extent, extents = Signal(max(map(len, self.sums.values()))), Signal(bits), (Signal(bits), Signal(bits))
         words = [Const(0, len(inverse))] * (2 * len(pair))
         for name, one in self.sums.items():
             words[INDEX[name]] = (~one)[:len(one)]
-        second = Mux(self.read_en, self.read_index[0], odd)
+        second = Mux(reads, asked[0], odd)
         chosen = [Mux(second, words[2 * index + 1], words[2 * index])
-                  & Mux(self.read_en, self.read_index[1:] == index, pair[index]).replicate(len(inverse))
+                  & Mux(reads, asked[1:] == index, pair[index]).replicate(len(inverse))
                   for index in range(len(pair))]
-        for which, index in zip(extents, (turn, self.read_index), strict=True):
+        for which, index in zip(extents, (turn, asked), strict=True):
             with m.Switch(index):
                 for name, one in self.sums.items():
                     with m.Case(INDEX[name]):
                         m.d.comb += which.eq((1 << len(one)) - 1)
-        m.d.sync += [inverse.eq(reduce(or_, chosen)), extent.eq(Mux(self.read_en, extents[1], extents[0]))]
+        m.d.sync += [inverse.eq(reduce(or_, chosen)), extent.eq(Mux(reads, extents[1], extents[0]))]
 
         # value: memory + ~sum carries out of the sum's bits if the memory's are above the sum
         carried = Signal(bits)
-        m.d.comb += [
-            carried.eq(read.data + inverse),
-            self.read_value.eq((~inverse & extent) | (carried & known.replicate(bits) & ~extent)),
-        ]
+        m.d.comb += [carried.eq(read.data + inverse), self.read_value.eq(write.data)]
 
         # write: of a turn, or of the read that it would have met
-        turned, met, due, address, clash = self.turned, self.met, self.due, self.address, Signal()
-        m.d.comb += [clash.eq(self.read_en & (self.read_index == write.addr)), write.en.eq(due & ~clash)]
-        m.d.sync += [turned.eq(~self.read_en), met.eq(due & clash), address.eq(at),
-                     due.eq(turned | met), write.addr.eq(address), write.data.eq(self.read_value)]
+        turned, met, due, address, clash = self.turned, self.met, self.due, self.address, self.clash
+        m.d.comb += write.en.eq(due & ~clash)
+        m.d.sync += [clash.eq(self.read_en & (self.read_index == address)),
+                     turned.eq(~reads), met.eq(due & clash), address.eq(at), due.eq(turned | met), write.addr.eq(address),
+                     write.data.eq((~inverse & extent) | (carried & known.replicate(bits) & ~extent))]
         with m.If(write.en & (passed != self.n)):
             m.d.sync += passed.eq(passed + 1)
 
@@ -182,7 +184,7 @@ class Counters(wiring.Component):
                          turn.eq(0), pair.eq(1), odd.eq(0), passed.eq(0)]
 
         before = Signal(READ_SPACING - 1)
-        m.d.sync += [before.eq(Cat(self.read_en, before)), Assert(~(self.read_en & before.any()), "counters read too often")]
+        m.d.sync += [before.eq(Cat(reads, before)), Assert(~(reads & before.any()), "counters read too often")]
         return m
 
     def _time(self, m):

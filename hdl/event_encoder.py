@@ -249,6 +249,7 @@ class EventEncoder(wiring.Component):
         u, stored = self.u, self.stored
         word, left, element = Signal(8), Signal(8), Signal(range(u.vector_width))      # next word; words after this one
         codes, zeros = Signal(8 * u.vector_width), Signal(8)    # of the word, the next one lowest; up to 128 zeros before it
+        flush, one = Signal(), Signal()                 # zeros != 0, zeros == 1
         ended = Signal()                                # no words are left
         code = codes[:8]
         address = stored.address
@@ -257,11 +258,10 @@ class EventEncoder(wiring.Component):
             bits, lanes = u.outer_bits, Signal(8 * u.vector_width)
             with m.If(~noted[Record.LANES]):
                 m.d.sync += lanes.eq(Cat(Cat(lane[:bits], Const(0, 7 - bits), lane[bits]) for lane in self.trace_lanes))
-        zero = code[:7] == 0
-        flush = zeros != 0
+        zero, clear, mark = code[:7] == 0, [zeros.eq(0), flush.eq(0), one.eq(0)], Mux(one, 0x00, 0x80)
         with m.FSM(name="codes"):
             with m.State("IDLE"):
-                m.d.sync += [element.eq(0), zeros.eq(0), ended.eq(0)]
+                m.d.sync += [element.eq(0), *clear, ended.eq(0)]
                 with m.If(begin):
                     if u.capacitor:
                         m.d.sync += [word.eq(Mux(side, stored.base_1, stored.base)),
@@ -287,14 +287,13 @@ class EventEncoder(wiring.Component):
                 step = Signal()                         # on to the next element
                 with m.If(zero & ~zeros[7]):
                     m.d.comb += step.eq(1)
-                    m.d.sync += zeros.eq(zeros + 1)
+                    m.d.sync += [zeros.eq(zeros + 1), flush.eq(1), one.eq(~flush)]
                 with m.Elif(flush):
-                    m.d.comb += [send.eq(1), byte.eq(Mux(zeros == 1, 0x00, 0x80))]
-                    with m.If(moves):
-                        m.d.sync += zeros.eq(0)
-                        with m.If(zeros != 1):
-                            m.d.sync += zeros.eq(zeros)
-                            m.next = "COUNT"
+                    m.d.comb += [send.eq(1), byte.eq(mark)]
+                    with m.If(moves & one):
+                        m.d.sync += clear
+                    with m.Elif(moves):
+                        m.next = "COUNT"
                 with m.Else():
                     m.d.comb += [send.eq(1), byte.eq(code), step.eq(moves)]
                 with m.If(step):
@@ -304,16 +303,15 @@ class EventEncoder(wiring.Component):
             with m.State("COUNT"):
                 m.d.comb += [send.eq(1), byte.eq(zeros)]
                 with m.If(moves):
-                    m.d.sync += zeros.eq(0)
+                    m.d.sync += clear
                     m.next = "CODE"
                     with m.If(ended):
                         m.next = "REST"
             with m.State("REST"):                       # zeros at the end
-                m.d.comb += [send.eq(flush), byte.eq(Mux(zeros == 1, 0x00, 0x80)), end.eq(~flush & moves)]
+                m.d.comb += [send.eq(flush), byte.eq(mark), end.eq(~flush & moves)]
                 with m.If(end):                         # the last byte is on its way
                     m.next = "IDLE"
+                with m.Elif(flush & moves & one):
+                    m.d.sync += clear
                 with m.Elif(flush & moves):
-                    m.d.sync += zeros.eq(0)
-                    with m.If(zeros != 1):
-                        m.d.sync += zeros.eq(zeros)
-                        m.next = "COUNT"
+                    m.next = "COUNT"

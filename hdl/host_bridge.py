@@ -104,10 +104,10 @@ class HostBridge(wiring.Component):
         with m.If(taken):
             m.d.sync += beat_ready.eq(0)
 
-        quiet, over, converts, unit_reset = Signal(range(QUIET + 1)), Signal(), Signal(), Signal()
+        quiet, rests, over, converts, unit_reset = Signal(range(QUIET + 1)), Signal(), Signal(), Signal(), Signal()
         ended = quiet[-1]                               # QUIET
         with m.If(self.enable):
-            m.d.sync += [over.eq((self.unit_done | self.unit_starved) & ~self.output_valid & ~taken),
+            m.d.sync += [rests.eq(self.unit_done | self.unit_starved), over.eq(rests & ~self.output_valid & ~taken),
                          quiet.eq(Mux(over, quiet + ~ended, 1))]
         with m.If(self.read_stb):
             m.d.sync += converts.eq(1)

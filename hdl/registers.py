@@ -9,7 +9,7 @@ CONTROL's bits are pulses of one cycle. Reading ``COUNTER.x.LO`` latches the upp
 descriptor as many bits are kept as a right one needs (``hdl.decoder.RightMatrix``), and above them, where they are checked
 (``operand_checks``), one bit: the OR of all others.
 
-Timing: write: response 2 cycles after the later of address and data came. Read: data 3 cycles after the address was taken.
+Timing: write: response 2 cycles after the later of address and data came. Read: data 5 cycles after the address was taken.
 Source: design choice; AMBA AXI protocol specification (ARM IHI 0022), chapters A3 and B1.
 """
 from itertools import groupby
@@ -47,7 +47,8 @@ class Registers(wiring.Component):
     busy, done, accepting, stopped, error, error_pc, pc : In
         What STATUS, ERROR_PC and PC show.
     read_en, read_index, read_value : Out(1), Out(range(N_EVENTS)), In(counter_bits)
-        Read port of the counters: the value is valid in the cycle after ``read_en``, at most once in 4 cycles (proved).
+        Read port of the counters: ``read_en`` at most once in 4 cycles (proved), with every read, of a counter or not; the value
+        is valid in the third cycle after it.
     active : Out(1)
         Must be clocked in this cycle.
     """
@@ -150,18 +151,16 @@ class Registers(wiring.Component):
     def _read(self, m, storage):
         """The channels AR and R; returns when they must be clocked."""
         address, upper = Signal(ADDRESS_BITS - 2), Signal(32)
-        have_address, fetched, is_counter = Signal(), Signal(), Signal()
+        have_address, age, is_counter = Signal(), Signal(3), Signal()           # age: bit k: taken more than k + 1 cycles ago
         counters, bits = self.map.address(f"COUNTER.{EVENTS[0].name.upper()}.LO") // 4, (2 * N_EVENTS - 1).bit_length()
         assert counters % (1 << bits) == 0
         pages = self._pages(address)
-        in_page, known = Signal(len(pages)), Signal()
-        new, is_upper = self.s_axil_araddr[2:], address[0]                      # is_upper: of a counter's halves
+        in_page, known, is_upper = Signal(len(pages)), Signal(), address[0]     # is_upper: of a counter's halves
         m.d.comb += self.s_axil_arready.eq(~have_address & ~self.s_axil_rvalid)
-        m.d.sync += self.read_en.eq(0)
-        of_counter = (new[bits:] == counters >> bits) & (new[:bits] < 2 * N_EVENTS)
+        m.d.sync += [self.read_en.eq(0), in_page.eq(Cat(here for _, here, *_ in pages)),
+                     is_counter.eq((address[bits:] == counters >> bits) & (address[:bits] < 2 * N_EVENTS))]
         with m.If(self.s_axil_arvalid & self.s_axil_arready):
-            m.d.sync += [have_address.eq(1), address.eq(new), fetched.eq(0), is_counter.eq(of_counter),
-                         in_page.eq(Cat(here for _, here, *_ in self._pages(new))), self.read_en.eq(of_counter & ~new[0])]
+            m.d.sync += [have_address.eq(1), address.eq(self.s_axil_araddr[2:]), age.eq(0), self.read_en.eq(1)]
         with m.If(self.s_axil_rvalid & self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 
@@ -179,8 +178,8 @@ class Registers(wiring.Component):
                         for index, register in enumerate(registers):
                             with m.Case(index):
                                 m.d.comb += word.eq(_word(register, values))
-        with m.If(have_address & ~fetched):
-            m.d.sync += [fetched.eq(1), self.s_axil_rdata.eq(word)]
+        with m.If(have_address & ~age[-1]):
+            m.d.sync += [age.eq(Cat(1, age)), self.s_axil_rdata.eq(word)]
         with m.Elif(have_address):
             m.d.sync += [have_address.eq(0), self.s_axil_rvalid.eq(1),
                          self.s_axil_rresp.eq(Mux(known | is_counter, OKAY, SLVERR))]
