@@ -13,14 +13,14 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
     stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit: by the bits of f that ``above`` names
     stage 3  + rounding bit, and whether that is inside the limits: 16 bit; SCALE +-line_max; LUT an index of lut_bits bits
              GATHER: element ``step.lane`` into lane ``step.pos`` of a word, which goes on when full or last
-    stage 4  the result, or the limit; LUT: the table's entry
+    stage 4  the result, or the limit; LUT: the table's output, in a register, as it is slow, and a cycle later
     GATHER   stages 0 to 2: a + 0; setup.scalar and setup.shift are 0
 
 Ports: ``setup`` In, ``above`` In (``places_above`` of ``setup.shift``, in stage 2), ``step`` In (``valid``, ``last``: last word,
 GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In, ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in
 this cycle; the last word has elements up to ``setup.tail``; ``mask`` and ``data`` are 0 without ``valid``), ``clipped`` Out (per
 lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
-Timing: a step in cycle t gives its result in cycle t + 4; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 3 + R,
+Timing: a step in cycle t gives its result in cycle t + 4, LUT t + 5; SUM and PEAK_MAX: the last step in cycle t gives it in cycle t + 3 + R,
 R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step the clock
 may stand still: registers of the pipeline are loaded in every cycle, and what has no ``valid`` beside it does not count.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
@@ -182,9 +182,11 @@ class VectorAlu(wiring.Component):
         valid3, last3, ours, of_table, mask = Signal(), Signal(), Signal(), Signal(), Signal(width)
         rounded = [Signal(signed(bits), name=f"rounded_{lane}", reset_less=True) for lane in range(width)]
         inside, below = (Signal(width, name=name, reset_less=True) for name in ("inside", "below"))
+        looked_up, last_looked_up = Signal(), Signal()      # the cycle before
+        done, last = Mux(setup.is_lut, looked_up, ends), Mux(setup.is_lut, last_looked_up, last2)
         m.d.sync += [
-            valid3.eq(ends), last3.eq(last2), ours.eq(ends & ~setup.is_lut), of_table.eq(ends & setup.is_lut),
-            mask.eq(Mux(ends, Mux(setup.is_reduction, 1, Mux(last2, tail_mask, -1)), 0)),
+            looked_up.eq(ends), last_looked_up.eq(last2), valid3.eq(done), last3.eq(last), ours.eq(done & ~setup.is_lut),
+            of_table.eq(done & setup.is_lut), mask.eq(Mux(done, Mux(setup.is_reduction, 1, Mux(last, tail_mask, -1)), 0)),
         ]
         for lane, (value, half) in enumerate(zip(shifted, halves, strict=True)):
             total = Signal(signed(_SHIFTED_BITS + 1), name=f"total_{lane}")
@@ -211,19 +213,20 @@ class VectorAlu(wiring.Component):
             looks_up.eq(valid2 & setup.is_lut), self.o.valid.eq(valid3), self.o.last.eq(last3), self.o.mask.eq(mask),
         ]
         for lane, value in enumerate(rounded):
-            entry, low = table.read_port(), below[lane]
+            read, entry, low = table.read_port(), Signal(signed(bits), name=f"entry_{lane}", reset_less=True), below[lane]
             limit = Mux(setup.is_scale, Mux(low, -u.line_max, u.line_max), Mux(low, -1 << bits - 1, (1 << bits - 1) - 1))
             index = Mux(inside[lane], value[:u.lut_bits], Cat((~low).replicate(u.lut_bits - 1), low))
+            m.d.sync += entry.eq(read.data)
             m.d.comb += [
-                entry.en.eq(looks_up),
-                self.o.data[lane].eq(Mux(ours, Mux(inside[lane], value, limit), 0) | Mux(of_table, entry.data, 0)),
+                read.en.eq(looks_up),
+                self.o.data[lane].eq(Mux(ours, Mux(inside[lane], value, limit), 0) | Mux(of_table, entry, 0)),
             ]
-            looked_up = Cat(index[:u.lut_bits], setup.lut)
+            chosen = Cat(index[:u.lut_bits], setup.lut)
             if width == 1:                              # one port: a RAM that has no more, as iCE40's SPRAM, will do
-                address = Signal.like(entry.addr)
-                m.d.comb += [address.eq(Mux(self.lut_write.en, written, looked_up)), entry.addr.eq(address),
+                address = Signal.like(read.addr)
+                m.d.comb += [address.eq(Mux(self.lut_write.en, written, chosen)), read.addr.eq(address),
                              lut_write.addr.eq(address)]
             else:
-                m.d.comb += [entry.addr.eq(looked_up), lut_write.addr.eq(written)]
+                m.d.comb += [read.addr.eq(chosen), lut_write.addr.eq(written)]
         m.d.sync += self.clipped.eq(Mux(setup.is_lut | setup.is_scale, 0, mask & ~inside))
         return m

@@ -14,7 +14,8 @@ Ports: ``i`` In(stream of VectorCommand), ``a``, ``b`` Out(VectorReadSignature),
 in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vector_saturations comes one cycle after its word).
 
 Timing [cycles], N = ceil(count / vector_width), R = log2(vector_width) + 1; one word per cycle
-    ADD to SHL, LUT, SCALE         N + 6
+    ADD to SHL, SCALE              N + 6
+    LUT                            N + 7
     SUM, PEAK_MAX                  N + 5 + R
     GATHER                         count0 * count1 + 6
     EMIT                           N + 2, and the cycles of ``host_stall``
