@@ -22,7 +22,7 @@ this cycle; the last word has elements up to ``setup.tail``; ``mask`` and ``data
 lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
 Timing: a step in cycle t gives its result in cycle t + 4, of LUT in t + 5; SUM and PEAK_MAX: the last step in cycle t gives it in
 t + 3 + R, R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step
-the clock may stand still: registers of the pipeline are loaded in every cycle, and what has no ``valid`` beside it does not count.
+the clock may stand still: pipeline registers are loaded in every cycle, and what has no ``valid`` beside it does not count.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
 They must not be written while an index is looked up (asserted: a program waits for the packet); with one lane, reads and writes
 then share an address.
