@@ -88,7 +88,7 @@ def _paper(**changes):
 
 
 TARGETS = {
-    "ulx3s-85f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=60, gate="dcca", link=LinkParams(divisor=20), unit=_paper()),
+    "ulx3s-85f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=80, gate="dcca", link=LinkParams(divisor=27), unit=_paper()),
     "ecp5-25f": Target(family="ecp5", oscillator_mhz=25, clock_mhz=30, gate="enable", link=LinkParams(divisor=10),
                        unit=_digits(capacitor=1, n_luts=8, program_words=1024, vector_words=512, loop_depth=4)),
     "icebreaker": Target(family="ice40", oscillator_mhz=12, clock_mhz=24, gate="enable", link=LinkParams(divisor=8, trace=0,

@@ -174,18 +174,20 @@ class ReadUnit(wiring.Component):
         # phases are counted a cycle late, that of the accept with ``begins``; counted: the last cycle was one
         phase, counted, counts = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.active.eq(self.i.valid | ~idle | counted | summed), self.i.ready.eq(idle), self.vector.addr.eq(address),
+            self.active.eq(self.i.valid | ~idle | counted | summed | self.w.en), self.i.ready.eq(idle), self.vector.addr.eq(address),
             lines.steps.eq(command.steps), lines.clear.eq(begins & (drives | points)),
-            self.w.en.eq(taken & command.store), self.w.addr.eq(address), self.w.mask.eq(valid),
+            self.w.addr.eq(address),
             self.vector.en.eq((begins & drives) | (load & ~final)), lines.start.eq(asks & ~self.program_busy),
             asks.eq(waits | (begins & ~(drives | points | seeds))),
             self.codes.ready.eq(reading), taken.eq(reading & self.codes.valid),
             self.code_stb.eq(taken), self.code_word.eq(self.codes.payload), self.code_index.eq(index),
             self.out_count.eq(outputs), phase.eq(begins | counted),
             self.events.phase_drive.eq(phase & (drives | points)), self.events.phase_window.eq(phase & reads),
-            *(self.w.data[k].eq(self.codes.payload[k]) for k in range(width)),
         ]
         m.d.sync += [counted.eq(counts), waits.eq(asks & self.program_busy)]
+        # a word is stored a cycle after it came; the last one while idle: whatever comes next reads a cycle after its accept
+        m.d.sync += [self.w.en.eq(taken & command.store), self.w.mask.eq(valid),
+                     *(kept.eq(code) for kept, code in zip(self.w.data, self.codes.payload, strict=True))]
         if u.capacitor:
             self._shift(m, shift, added, begins, load)
             self._trains(m, begins, phase)
