@@ -79,8 +79,10 @@ class PulseGen(wiring.Component):
         running = Signal()                              # a slot is running
         timer = Signal(range(max(slot)))                # cycles of this slot still to come
         begin, begun = Signal(), Signal()               # this is the cycle before a slot, its first cycle
-        again, last, pulse_end = Signal(), Signal(), Signal()   # last cycle of a slot: one follows, none does; of its pulse
-        ready, load = Signal(init=1), Signal()          # equal: one for those outside, one for the lanes
+        again, last = Signal(), Signal()                # last cycle of a slot: one follows, none does
+        # last cycle of a pulse; reset, too, reaches the lanes through it
+        pulse_end, pulse_pos, pulse_neg = Signal(init=1), Signal(u.lanes, reset_less=True), Signal(u.lanes, reset_less=True)
+        ready = Signal(init=1)
         ending = Signal()                               # the next cycle is the slot's last
         refresh = Signal()
         # devices of this slot not yet counted, a cycle behind it, and what they are counted as
@@ -91,7 +93,7 @@ class PulseGen(wiring.Component):
         m.d.comb += [
             more.eq(reduce(or_, rest[1:], Const(0))), fire.eq(more | (rest[0] & ~again.replicate(u.lanes))),
             ending.eq(running & (timer == 1)),
-            begin.eq((armed & ~self.hold) | again), load.eq(~armed & (~running | last)),
+            begin.eq((armed & ~self.hold) | again), self.pulse_pos.eq(pulse_pos), self.pulse_neg.eq(pulse_neg),
             self.busy.eq(~ready), self.i.ready.eq(ready), self.active.eq(self.i.valid | armed | running | counting | counts),
         ]
 
@@ -102,19 +104,19 @@ class PulseGen(wiring.Component):
             ready.eq(Mux(ready, ~self.i.valid, ending & ~more.any())),
             pulse_end.eq(Mux(begin, Mux(kind, width[1] == 1, width[0] == 1),
                              running & (timer == Mux(kind, gap[1] + 1, gap[0] + 1)))),
-            Assert(ready == load, "ready is not what it says"),
+            Assert(ready == (~armed & (~running | last)), "ready is not what it says"),
         ]
         with m.If(running):
             m.d.sync += timer.eq(timer - 1)
         with m.If(last):
             m.d.sync += running.eq(0)
         with m.If(begin):
-            m.d.sync += [self.pulse_pos.eq(fire & ~negative), self.pulse_neg.eq(fire & negative)]
+            m.d.sync += [pulse_pos.eq(fire & ~negative), pulse_neg.eq(fire & negative)]
             m.d.sync += [armed.eq(0), running.eq(1), timer.eq(Mux(kind, slot[1] - 1, slot[0] - 1))]
         with m.If(pulse_end):
-            m.d.sync += [self.pulse_pos.eq(0), self.pulse_neg.eq(0)]
+            m.d.sync += [pulse_pos.eq(0), pulse_neg.eq(0)]
 
-        with m.If(load):                                # without ``valid``, which comes late and would have to reach every lane
+        with m.If(ready):                               # without ``valid``, which comes late and would have to reach every lane
             m.d.sync += [
                 negative.eq(command.negative),
                 *(plane.eq(Cat(command.counts[lane][bit] for lane in range(u.lanes))) for bit, plane in enumerate(rest)),
@@ -133,7 +135,7 @@ class PulseGen(wiring.Component):
             ]
 
         with m.If(begun):
-            m.d.sync += [counted_pos.eq(self.pulse_pos), counted_neg.eq(self.pulse_neg), counted_reset.eq(kind),
+            m.d.sync += [counted_pos.eq(pulse_pos), counted_neg.eq(pulse_neg), counted_reset.eq(kind),
                          counted_refresh.eq(refresh)]
         with m.Else():
             m.d.sync += [counted_pos.eq(counted_pos >> chunk), counted_neg.eq(counted_neg >> chunk)]
@@ -145,5 +147,5 @@ class PulseGen(wiring.Component):
             self.events.set_neg.eq(Mux(counted_reset | counted_refresh, 0, n_neg)),
         ]
 
-        m.d.sync += Assert((self.pulse_pos & self.pulse_neg) == 0, "both devices of a pair are pulsed")
+        m.d.sync += Assert((pulse_pos & pulse_neg) == 0, "both devices of a pair are pulsed")
         return m

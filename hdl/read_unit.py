@@ -174,9 +174,9 @@ class ReadUnit(wiring.Component):
         # phases are counted a cycle late, that of the accept with ``begins``; counted: the last cycle was one
         phase, counted, counts = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.active.eq(self.i.valid | ~idle | counted | summed | self.w.en), self.i.ready.eq(idle), self.vector.addr.eq(address),
+            self.active.eq(self.i.valid | ~idle | counted | summed | self.w.en), self.i.ready.eq(idle),
+            self.vector.addr.eq(address), self.w.addr.eq(address),
             lines.steps.eq(command.steps), lines.clear.eq(begins & (drives | points)),
-            self.w.addr.eq(address),
             self.vector.en.eq((begins & drives) | (load & ~final)), lines.start.eq(asks & ~self.program_busy),
             asks.eq(waits | (begins & ~(drives | points | seeds))),
             self.codes.ready.eq(reading), taken.eq(reading & self.codes.valid),

@@ -207,16 +207,16 @@ class Sequencer(wiring.Component):
                 m.d.comb += next_line.eq(Mux(operand(word, Opcode.LINE, "zero"), 0, line + 1))
             with m.If(step):
                 m.d.sync += off_axis.eq(e.at_line & (next_line >= e.axes.count))
+        unsound, blocked = Cat(bad, bad_spans, loop_error, off_axis, is_torn), Cat(needs & ~idle, stopping & all_idle)
         m.d.comb += [
-            all_idle.eq(idle.all()), sound.eq(~(bad | bad_spans.any() | loop_error | off_axis | is_torn)),
-            held.eq(valid & sound & stopping & all_idle),
-            go.eq(valid & sound & ~(needs & ~idle).any() & ~(stopping & all_idle)),
+            all_idle.eq(idle.all()), sound.eq(~unsound.any()), held.eq(valid & sound & stopping & all_idle),
             host_wait.eq((task.is_wait & self.accepting) | (task.calls[-1] & ~self.o_accept.ready)),
-            fire.eq(go & ~host_wait),
+            # one tree each, for a short path: ``fire`` moves all stages
+            go.eq(valid & ~Cat(unsound, blocked).any()), fire.eq(valid & ~Cat(unsound, blocked, host_wait).any()),
         ]
         load_words = (matrix.count * matrix.words_per_line if matrix_words is None else
                       matrix_words.word_select(index, len(self.o_load.payload.words)))
-        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), go, task)
+        self._dispatch(m, matrix, load_words, line, polarity.bit_select(index, 1), task)
         next_depth, following = self._loops(m, is_loop, is_next, after, jump)
         with m.If(step):
             m.d.sync += loop_error.eq((e.is_loop & (next_depth == u.loop_depth)) | (e.is_next & (next_depth == 0)))
@@ -327,14 +327,14 @@ class Sequencer(wiring.Component):
                          words.eq(Cat(words.as_value()[len(descriptor.words):], descriptor.words))]
         return checked, right, ok, words.as_value()
 
-    def _dispatch(self, m, matrix, words, line, inverted, go, task):
+    def _dispatch(self, m, matrix, words, line, inverted, task):
         """Offer the decoded command to its unit."""
         m.submodules.decoder = decoder = Decoder(self.u)
         m.d.comb += [decoder.word.eq(self.word), decoder.matrix.eq(matrix), decoder.line.eq(line),
                      decoder.inverted.eq(inverted)]
         for name, call in zip(("lines", "vector", "update", "scan", "accept"), task.calls, strict=True):
             port = getattr(self, f"o_{name}")
-            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(go & call)]
+            m.d.comb += [port.payload.eq(getattr(decoder, name)), port.valid.eq(self.fire & call)]
         m.d.comb += [self.o_load.valid.eq(self.fire & task.is_load), self.o_load.payload.words.eq(words)]
 
     def _loops(self, m, is_loop, is_next, after, jump):

@@ -156,6 +156,8 @@ def test_state_moves_between_backends(target):
         wait = list(other.counters()).index("host_wait")
         for name, array in states[1].items():
             found = states[0][name]
+            if "ledger" in name and not target.link.trace:      # it follows no weight then
+                continue
             if name == "counters":
                 found[wait] = array[wait] = 0
             assert np.array_equal(found, array), name
