@@ -14,14 +14,14 @@ A matrix is *torn* from FLIP to SEAL. FIRE on it, and READ of it by the polarity
 
 Stages: f: program memory output | d: decoded, with its descriptor | e: its spans of the vector memory are checked | c: checked;
 dispatch is combinational from c. Errors are found in d and e, those of loops and of the capacitor scheme in c. A LOOP gets its
-count in d. A build without ``operand_checks`` has no stage e.
+count in d. A build without ``operand_checks`` has neither d nor e: what d does is done behind the memory.
 
 Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped, nor the
 program or LOOP_COUNT while it runs.
 
-Timing: START_CYCLES + operand_checks + n_matrices cycles of unit time from start to the first dispatch slot; then one instruction
-a cycle; after a NEXT that jumps the next dispatch is JUMP_CYCLES + operand_checks later. From resume to dispatch as from start,
-but no unit time. Source: design choice.
+Timing: START_CYCLES + 2 operand_checks + n_matrices cycles of unit time from start to the first dispatch slot; then one
+instruction a cycle; after a NEXT that jumps the next dispatch is JUMP_CYCLES + 2 operand_checks later. From resume to dispatch as
+from start, but no unit time. Source: design choice.
 
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.
@@ -139,10 +139,8 @@ class Sequencer(wiring.Component):
         d_word, d_index = Signal(isa.INSTRUCTION_BITS), Signal(4)
         f_matrix = matrices[read.data[16:20]]
         d_matrix = {name: Signal(check.matrix[name].shape(), name=f"d_{name}") for name in ("rows", "cols")}
-        with m.If(step):
-            m.d.sync += [f_valid.eq(1), d_valid.eq(f_valid), d_word.eq(read.data),
-                         check.columns.eq(about_columns(read.data, f_matrix.walk)),
-                         *(kept.eq(f_matrix[name]) for name, kept in d_matrix.items())]
+        from_memory = [d_valid.eq(f_valid), d_word.eq(read.data), check.columns.eq(about_columns(read.data, f_matrix.walk)),
+                       *(kept.eq(f_matrix[name]) for name, kept in d_matrix.items())]
         d_opcode = d_word[0:6]
         d_is_loop, d_count = is_opcode(d_opcode, Opcode.LOOP), operand(d_word, Opcode.LOOP, "count")
         iterations = Mux(d_is_loop, Mux(d_count == 0, self.loop_count, d_count), d_word[16:48])
@@ -161,11 +159,12 @@ class Sequencer(wiring.Component):
             m.d.comb += d.at_line.eq(is_opcode(d_opcode, Opcode.POINT, Opcode.TRIM))
 
         # e: its errors; that of an operand is three bits, not joined, to be early
-        if u.operand_checks:
-            with m.If(step):
-                m.d.sync += [e.eq(d), e_valid.eq(d_valid)]
-        else:
-            m.d.comb += [e.eq(d), e_valid.eq(d_valid)]
+        with m.If(step):
+            m.d.sync += f_valid.eq(1)
+            if u.operand_checks:
+                m.d.sync += [*from_memory, e.eq(d), e_valid.eq(d_valid)]
+        if not u.operand_checks:
+            m.d.comb += [*from_memory, e.eq(d), e_valid.eq(d_valid)]
         opcode, index, e_index = word[0:6], word[16:20], e.word[16:20]
         cleared, after = Signal(u.n_matrices), Signal.like(pc)
         # of the instruction in c
@@ -193,9 +192,9 @@ class Sequencer(wiring.Component):
                 is_loop.eq(e.is_loop), is_next.eq(e.is_next), task.eq(e.task),
             ]
         with m.If(flush):
-            m.d.sync += [f_valid.eq(0), d_valid.eq(0), valid.eq(0)]
+            m.d.sync += [f_valid.eq(0), valid.eq(0)]
             if u.operand_checks:
-                m.d.sync += e_valid.eq(0)
+                m.d.sync += [d_valid.eq(0), e_valid.eq(0)]
 
         # dispatch
         idle = Cat(self.o_lines.ready, self.o_vector.ready, self.o_update.ready, self.o_scan.ready)

@@ -20,10 +20,10 @@ from model.params import UnitParams
 
 __all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "RESUME", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
 
-START_CYCLES = 5
-"""Unit time from start to the first dispatch slot is START_CYCLES + operand_checks + n_matrices [cycles]."""
-JUMP_CYCLES = 4
-"""From a NEXT that jumps to the next dispatch are JUMP_CYCLES + operand_checks [cycles]."""
+START_CYCLES = 4
+"""Unit time from start to the first dispatch slot is START_CYCLES + 2 operand_checks + n_matrices [cycles]."""
+JUMP_CYCLES = 3
+"""From a NEXT that jumps to the next dispatch are JUMP_CYCLES + 2 operand_checks [cycles]."""
 RESUME = -1
 """In place of an entry: go on with the program that was stopped."""
 STARVED = -1
@@ -282,7 +282,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
     dumped = np.zeros((u.chi_words * load_lanes // u.vector_width, u.vector_width), np.int32)
     depth, pc, packet, starved = 0, entry, 0, False
-    now = START_CYCLES + u.operand_checks + u.n_matrices
+    now = START_CYCLES + 2 * u.operand_checks + u.n_matrices
     if entry == RESUME:
         if not stopped[0]:
             return _NOT_STOPPED, np.int64(0)
@@ -335,7 +335,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         elif op == _NEXT:
             if loop_left[depth - 1] > 1:
                 loop_left[depth - 1] -= 1
-                following, step = loop_body[depth - 1], JUMP_CYCLES + u.operand_checks
+                following, step = loop_body[depth - 1], JUMP_CYCLES + 2 * u.operand_checks
             else:
                 depth -= 1
         elif op == _ACCEPT:
