@@ -52,7 +52,7 @@ def _parts(program, opcode, operands, empty, convert_cycles):
         return -(-count // width)
 
     if opcode == Opcode.VECTOR:
-        fixed = 5 + width.bit_length() if operands["op"] in _REDUCTIONS else 6 + (operands["op"] == VectorOp.LUT)
+        fixed = 5 + width.bit_length() if operands["op"] in _REDUCTIONS else 6 + 2 * (operands["op"] == VectorOp.LUT)
         return 0, 0, words(operands["count"]), fixed
     if opcode == Opcode.EMIT:
         return 0, 0, words(operands["count"]), 2

@@ -5,7 +5,6 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
 
     stage 0  operands into registers: a; b = b[lane] when ``setup.b_vector``, else b[0] when ``setup.b_element``
              SUM, PEAK_MAX: a = 0 or -32768 in lanes behind ``tail`` of the last word
-             LUT: f = a
     stage 1  f = a + b | a - b | a * b | max(a, b) | a > b         b = ``setup.scalar`` with neither flag
              f = a 2^16                                            SHL and SCALE: setup.shift is 16 less the shift to the left
     (tree)   SUM, PEAK_MAX: pairwise over the lanes, a register after every level, then into f of lane 0, which begins with
@@ -13,14 +12,14 @@ is on ``a`` and ``b`` in this cycle. Per lane (VectorOp)
     stage 2  f >> setup.shift with its rounding bit, and whether it is beyond 17 bit: by the bits of f that ``above`` names
     stage 3  + rounding bit, and whether that is inside the limits: 16 bit; SCALE +-line_max; LUT an index of lut_bits bits
              GATHER: element ``step.lane`` into lane ``step.pos`` of a word, which goes on when full or last
-    stage 4  the result, or the limit; LUT: the table's output, in a register, as it is slow, and a cycle later
-    GATHER   stages 0 to 2: a + 0; setup.scalar and setup.shift are 0
+    stage 4  the result, or the limit; LUT: the table is read; its output, which is slow, goes through a register: 2 cycles more
+    GATHER, LUT   stage 1: a + 0; setup.scalar is 0. GATHER: setup.shift is 0
 
 Ports: ``setup`` In, ``above`` In (``places_above`` of ``setup.shift``, in stage 2), ``step`` In (``valid``, ``last``: last word,
 GATHER: last element, ``lane``, ``pos``), ``a``, ``b`` In, ``o`` Out (``valid``, ``last``, ``mask``, ``data``: a result word in
 this cycle; the last word has elements up to ``setup.tail``; ``mask`` and ``data`` are 0 without ``valid``), ``clipped`` Out (per
 lane, one cycle after ``o``: its element was clipped to 16 bit), ``lut_write`` In.
-Timing: a step in cycle t gives its result in cycle t + 4, of LUT in t + 5; SUM and PEAK_MAX: the last step in cycle t gives it in
+Timing: a step in cycle t gives its result in cycle t + 4, of LUT in t + 6; SUM and PEAK_MAX: the last step in cycle t gives it in
 t + 3 + R, R = log2(vector_width) + 1. One step per cycle. From the cycle after a result (``clipped`` falls to 0) to the next step
 the clock may stand still: pipeline registers are loaded in every cycle, and what has no ``valid`` beside it does not count.
 The tables are one memory with a read port per lane; synthesis makes a copy for each. Their content is undefined until written.
@@ -53,7 +52,8 @@ _ASKS = {
     "is_lut": (VectorOp.LUT,), "is_scale": (VectorOp.SCALE,), "is_gather": (VectorOp.GATHER,),
     "is_reduction": (VectorOp.SUM, VectorOp.PEAK_MAX), "is_peak": (VectorOp.PEAK_MAX,),
     "is_product": (VectorOp.MUL,), "is_raised": (VectorOp.SHL, VectorOp.SCALE),
-    "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM, VectorOp.GATHER), "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX),
+    "is_sum": (VectorOp.ADD, VectorOp.SUB, VectorOp.SUM, VectorOp.GATHER, VectorOp.LUT),
+    "is_max": (VectorOp.MAX, VectorOp.PEAK_MAX),
     "is_compare": (VectorOp.COMPARE,), "carry": (VectorOp.SUB,),
     "is_difference": (VectorOp.SUB, VectorOp.MAX, VectorOp.COMPARE, VectorOp.PEAK_MAX),
 }
@@ -147,7 +147,7 @@ class VectorAlu(wiring.Component):
                 larger.eq(Cat(Mux(above, x, ~y)[:bits - 1], x[-1] & ~y[-1])),
             ]
             choices = [
-                (setup.is_product, product), (setup.is_sum, s), (setup.is_lut, self.a[lane]), (setup.is_max, larger),
+                (setup.is_product, product), (setup.is_sum, s), (setup.is_max, larger),
                 (setup.is_compare & above, Const(1, 2)), (setup.is_raised, Cat(Const(0, bits), left))]
             move = Const(1)
             if lane == 0:
@@ -182,11 +182,13 @@ class VectorAlu(wiring.Component):
         valid3, last3, ours, of_table, mask = Signal(), Signal(), Signal(), Signal(), Signal(width)
         rounded = [Signal(signed(bits), name=f"rounded_{lane}", reset_less=True) for lane in range(width)]
         inside, below = (Signal(width, name=name, reset_less=True) for name in ("inside", "below"))
-        looked_up, last_looked_up = Signal(), Signal()      # the cycle before
-        done, last = Mux(setup.is_lut, looked_up, ends), Mux(setup.is_lut, last_looked_up, last2)
+        word = data.StructLayout({"valid": 1, "last": 1})
+        looks_up, looked_up = Signal(word), Signal(word)        # LUT: the table is addressed, the cycle after
+        done, last = Mux(setup.is_lut, looked_up.valid, ends), Mux(setup.is_lut, looked_up.last, last2)
         m.d.sync += [
-            looked_up.eq(ends), last_looked_up.eq(last2), valid3.eq(done), last3.eq(last), ours.eq(done & ~setup.is_lut),
-            of_table.eq(done & setup.is_lut), mask.eq(Mux(done, Mux(setup.is_reduction, 1, Mux(last, tail_mask, -1)), 0)),
+            looks_up.valid.eq(ends & setup.is_lut), looks_up.last.eq(last2), looked_up.eq(looks_up),
+            valid3.eq(done), last3.eq(last), ours.eq(done & ~setup.is_lut), of_table.eq(done & setup.is_lut),
+            mask.eq(Mux(done, Mux(setup.is_reduction, 1, Mux(last, tail_mask, -1)), 0)),
         ]
         for lane, (value, half) in enumerate(zip(shifted, halves, strict=True)):
             total = Signal(signed(_SHIFTED_BITS + 1), name=f"total_{lane}")
@@ -206,19 +208,17 @@ class VectorAlu(wiring.Component):
                               attrs={"no_rw_check": 1, **({"single_port": 1} if width == 1 else {})})
         m.submodules.table = table
         lut_write = table.write_port()
-        looks_up, written = Signal(), Cat(self.lut_write.index, self.lut_write.lut)
+        written = Cat(self.lut_write.index, self.lut_write.lut)
         m.d.comb += [lut_write.en.eq(self.lut_write.en), lut_write.data.eq(self.lut_write.data)]
-        m.d.sync += Assert(~(looks_up & self.lut_write.en), "a table is written while an index is looked up")
-        m.d.comb += [
-            looks_up.eq(valid2 & setup.is_lut), self.o.valid.eq(valid3), self.o.last.eq(last3), self.o.mask.eq(mask),
-        ]
+        m.d.sync += Assert(~(looks_up.valid & self.lut_write.en), "a table is written while an index is looked up")
+        m.d.comb += [self.o.valid.eq(valid3), self.o.last.eq(last3), self.o.mask.eq(mask)]
         for lane, value in enumerate(rounded):
             read, entry, low = table.read_port(), Signal(signed(bits), name=f"entry_{lane}", reset_less=True), below[lane]
             limit = Mux(setup.is_scale, Mux(low, -u.line_max, u.line_max), Mux(low, -1 << bits - 1, (1 << bits - 1) - 1))
             index = Mux(inside[lane], value[:u.lut_bits], Cat((~low).replicate(u.lut_bits - 1), low))
             m.d.sync += entry.eq(read.data)
             m.d.comb += [
-                read.en.eq(looks_up),
+                read.en.eq(looks_up.valid),
                 self.o.data[lane].eq(Mux(ours, Mux(inside[lane], value, limit), 0) | Mux(of_table, entry, 0)),
             ]
             chosen = Cat(index[:u.lut_bits], setup.lut)

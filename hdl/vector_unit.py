@@ -15,7 +15,7 @@ in this cycle, ``host_stall`` Out(1): a word waits on ``o``, ``events`` Out (vec
 
 Timing [cycles], N = ceil(count / vector_width), R = log2(vector_width) + 1; one word per cycle
     ADD to SHL, SCALE              N + 6
-    LUT                            N + 7
+    LUT                            N + 8
     SUM, PEAK_MAX                  N + 5 + R
     GATHER                         count0 * count1 + 6
     EMIT                           N + 2, and the cycles of ``host_stall``
@@ -175,7 +175,7 @@ class VectorUnit(wiring.Component):
                 m.d.sync += setup.shift.eq(16 - setup.shift[:4])
             with m.If(setup.is_scale):
                 m.d.sync += setup.scalar.eq(self.exponents[e_src])
-            with m.Elif(setup.is_reduction | setup.is_gather):                  # begins with 0 or -32768; adds 0
+            with m.Elif(setup.is_reduction | setup.is_gather | setup.is_lut):   # begins with 0 or -32768; adds 0
                 m.d.sync += setup.scalar.eq(Cat(Const(0, u.element_bits - 1), setup.is_peak))
         with m.If(measured):
             m.d.sync += setup.shift.eq(16 + n)

@@ -142,7 +142,7 @@ def test_tables():
     jobs = [({"op": VectorOp.LUT, "shift": shift, "tail": W - 1}, a, b) for shift in shifts]
     for shift, (results, clipped) in zip(shifts, run(jobs, table), strict=True):
         assert elements(results) == [int(table[twin.lut_index(U.lut_bits, x, shift)]) for x in values]
-        assert [cycle for cycle, *_ in results] == [k + 5 for k in range(len(a))]
+        assert [cycle for cycle, *_ in results] == [k + 6 for k in range(len(a))]
         assert clipped == 0
     assert twin.lut_index(U.lut_bits, -half - 1, 0) == half
     assert twin.lut_index(U.lut_bits, half, 0) == half - 1

@@ -345,5 +345,5 @@ def test_softmax_by_instructions():
             assert (error <= exact * np.expm1(log_error) + cut + 0.5 / one).all()
             worst = max(worst, error.max())
     assert worst <= 0.02
-    assert cycles_taken == 5 * 7 + 3 * 8 + 2 * 11         # elementwise, LUT, reductions
+    assert cycles_taken == 5 * 7 + 3 * 9 + 2 * 11         # elementwise, LUT, reductions
     assert state.counters[INDEX["vector_saturations"]] == 0

@@ -55,7 +55,7 @@ def cycles(u, command):
         return command.count0 * command.count1 + 6
     if op == _SUM or op == _PEAK_MAX:
         return words + 5 + reduce_stages(u.vector_width)
-    return words + 7 if op == _LUT else words + 6
+    return words + 8 if op == _LUT else words + 6
 
 
 @borrowing
