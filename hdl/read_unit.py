@@ -276,6 +276,7 @@ class ReadUnit(wiring.Component):
                      Assert(waits == ctl.ongoing("WAIT"), "waits and the state differ"),
                      Assert(reading == ctl.ongoing("READOUT"), "reading and the state differ"),
                      Assert(self.hold == held, "hold and the state differ"),
+                     Assert(~moving | drives, "words of another command"),
                      Assert(moving | ~(parted | reduced), "a word on its way and the state differ"),
                      Assert(moving | idle | ~lines.en, "a word written and the state differ")]
         return m
