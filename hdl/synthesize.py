@@ -94,8 +94,8 @@ class Target:
     speed: int = 0
     """ECP5 speed grade."""
     target_mhz: float = 0.0
-    route_mhz: float = 0.0
-    """ECP5 with pins: after placement for ``target_mhz``, wires are ripped up until this clock is met [MHz]; 0: they are not."""
+    rip_up: bool = False
+    """ECP5 with pins: wires are ripped up until the clock is met that nextpnr estimates for the placement, at most target_mhz."""
     constraints: str = ""
     """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
     top: str = TOP
@@ -250,12 +250,14 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     else:
         result += ["--asc", "config"]
     name, clocks = f"{target.name}-seed{seed}", _clocks(design, target.top) if target.family == "ecp5" else []
-    aim, reach = target.target_mhz, target.route_mhz
-    if not reach:
+    aim = target.target_mhz
+    if not target.rip_up:
         return _nextpnr(target, f"place-{name}", netlist, [*options(aim), *result], clocks, aim)
     # its settings, rip-up among them, go with the placement
     placed = _nextpnr(target, f"place-{name}", netlist, [*options(aim), "--tmg-ripup", "--no-route", "--write", "placed.json"],
                       clocks, aim)
+    estimates = re.findall(r"Max frequency .*?: ([\d.]+) MHz", (placed / "log").read_text(encoding="utf-8"))
+    reach = min(aim, *map(float, estimates))
     return _nextpnr(target, f"route-{name}", (placed / "placed.json").read_text(encoding="utf-8"),
                     [*options(reach), "--no-pack", "--no-place", *result], clocks, reach)
 
