@@ -95,7 +95,8 @@ class Target:
     """ECP5 speed grade."""
     target_mhz: float = 0.0
     rip_up: bool = False
-    """ECP5 with pins: wires are ripped up until the clock is met that nextpnr estimates for the placement, at most target_mhz."""
+    """ECP5 with pins: wires are ripped up until the clock is met that nextpnr estimates for the placement, at most 1.02
+    ``target_mhz``."""
     constraints: str = ""
     """Pins and clock, a file in ``constraints/``; empty: out of context, without pins, no bitstream."""
     top: str = TOP
@@ -257,7 +258,7 @@ def _place(target: Target, netlist: str, seed: int) -> Path:
     placed = _nextpnr(target, f"place-{name}", netlist, [*options(aim), "--tmg-ripup", "--no-route", "--write", "placed.json"],
                       clocks, aim)
     estimates = re.findall(r"Max frequency .*?: ([\d.]+) MHz", (placed / "log").read_text(encoding="utf-8"))
-    reach = min(aim, *map(float, estimates))
+    reach = min(1.02 * aim, *map(float, estimates))
     return _nextpnr(target, f"route-{name}", (placed / "placed.json").read_text(encoding="utf-8"),
                     [*options(reach), "--no-pack", "--no-place", *result], clocks, reach)
 
