@@ -511,8 +511,9 @@ class PolarityChangesByFlip(Driven):
 
 
 @pytest.mark.formal
+@pytest.mark.timeout(1200)
 def test_formal_stopped_is_silent():
-    prove(StoppedIsSilent(ONE_MATRIX), "sequencer_silent", depth=2, cover_depth=20)
+    prove(StoppedIsSilent(ONE_MATRIX), "sequencer_silent", depth=2, cover_depth=20, timeout_s=900)
 
 
 @pytest.mark.formal
