@@ -1,9 +1,9 @@
 """Decoder: instruction word and matrix descriptor to unit commands, and the check of their operands.
 
 A descriptor that was found right needs fewer bits than its registers have, and an instruction is about one axis of its matrix, so
-what is kept beside an instruction are the ``MatrixAxes``. ``OperandCheck`` works one pipeline stage before ``Decoder`` (see
-``sequencer``), so that its adders are out of the dispatch path. Source: design choice; bit positions from ``model.isa``, nowhere
-else.
+what is kept beside an instruction are the ``MatrixAxes``. ``OperandCheck`` works two pipeline stages before ``Decoder``, the
+adders of ``beyond`` one (see ``sequencer``), so that they are out of the dispatch path. Source: design choice; bit positions from
+``model.isa``, nowhere else.
 """
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
