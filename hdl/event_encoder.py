@@ -1,15 +1,15 @@
 """Event encoder: what a unit does at its ports, as records of bytes for the host, in the order in which it happens.
 
-Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held (``hold``: the unit's clock
-must stand still) until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees
-nothing of it. A beat of the output stream is recorded before the cycle in which it passes, which is held. ``hold`` comes from
-registers: no path leads from the unit to its clock. What a record tells and the unit does not keep beyond the cycle is kept here;
-the rest is read while the unit stands.
+Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held: the unit's clock stands still
+until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees nothing of it. A
+beat of the output stream is recorded before the cycle in which it passes, which is held. ``hold`` is decided a cycle ahead, so that
+a gate of the clock can listen to a register. What a record tells and the unit does not keep beyond the cycle is kept here; the
+rest is read while the unit stands.
 
 Records (``model.link_format.Record``), multi-byte fields least significant byte first:
 
 ========  ===========================================================================================================
-UPDATE    chi_base 2, rate 2: an accumulating UPDATE begins (with ``link.trace``)
+UPDATE    chi_base 2, rate 2: an accumulating UPDATE began a cycle ago (with ``link.trace``)
 LANES     place 2, then a word of lane codes, packed: elements place * vector_width ... (with ``link.trace``)
 LINE      line 2, code 1 (signed), exponent 2 (signed): a walked line of this UPDATE (with ``link.trace``)
 FIRE      tile, flags 1 (bit 0 sequence, 1 negative, 2 down, 3 to 5 step_shift), state 4, place 1, words 1, then the row codes,
@@ -29,7 +29,7 @@ TRIM happen in the cycle after their window.
 Ports
 -----
 enable, hold : In(1), Out(1)
-    The unit's clock runs in this cycle; it must not.
+    The unit's clock runs in this cycle; it must not in the next one.
 read_stb : Out(1)
     For a cycle: a READ was recorded, and the unit waits for its codes.
 o : Out(stream 8)
@@ -43,7 +43,7 @@ Source: design choice.
 from functools import reduce
 from operator import or_
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Assert, Cat, Const, Module, Mux, ResetSignal, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -78,7 +78,7 @@ class EventEncoder(wiring.Component):
             "out_first": In(13), "out_count": In(13), "convert": In(1), "program_tile": In(4), "program_walk": In(1),
             "program_line": In(13), "program_first": In(13), "program_kind": In(1), "pulse_pos": In(u.lanes),
             "pulse_neg": In(u.lanes), "trace_refresh": In(1),
-            "m_axis_tdata": In(64), "m_axis_tlast": In(1), "m_axis_tvalid": In(1), **trace, **capacitor,
+            "m_axis_tdata": In(64), "m_axis_tlast": In(1), "m_axis_tvalid": In(1), "beat_next": In(1), **trace, **capacitor,
         })
 
     def elaborate(self, platform):
@@ -89,7 +89,8 @@ class EventEncoder(wiring.Component):
         waiting = Signal(len(kinds))                    # to be recorded: a beat before its cycle, all else after it
         m.d.comb += [
             waiting.eq(Cat(self.m_axis_tvalid & ~recorded if record == Record.BEAT else noted[record] for record in kinds)),
-            self.hold.eq(waiting.any() | self.o.valid)]
+            self.hold.eq(Mux(self.enable, Cat(happens.values()).any() | self.beat_next, waiting.any() | self.o.valid))]
+        m.d.sync += Assert(ResetSignal() | ~self.enable | ~(waiting.any() | self.o.valid), "the unit ran before its event was recorded")
         finish, kind = Signal(), Signal(range(max(Record) + 1))     # the record of this kind ends; the unit stands still
         with m.If(self.enable):
             m.d.sync += [recorded.eq(0), *(noted[record].eq(due) for record, due in happens.items())]
@@ -173,9 +174,10 @@ class EventEncoder(wiring.Component):
             m.d.sync += [now.eq(Cat(pulses)), high.eq(now.any()), self.refresh.eq(self.trace_refresh)]
         events = {}
         if self.link.trace:
-            command = self.trace_command
-            events |= {Record.UPDATE: self.trace_command_stb & (command.op == UpdateOp.UPDATE) & command.accumulate,
-                       Record.LANES: self.trace_lane_stb, Record.LINE: self.trace_line_stb}
+            command, begun = self.trace_command, Signal()
+            with m.If(self.enable):                     # the strobe comes late
+                m.d.sync += begun.eq(self.trace_command_stb & (command.op == UpdateOp.UPDATE) & command.accumulate)
+            events |= {Record.UPDATE: begun, Record.LANES: self.trace_lane_stb, Record.LINE: self.trace_line_stb}
         if self.u.capacitor:
             for record, window in ((Record.FIRE, self.fire), (Record.TRIM, self.trim)):
                 running = Signal(name=f"running_{record.name.lower()}")

@@ -1,9 +1,9 @@
 """Host bridge: executes the requests of a host on a unit: registers, packets, converter codes. It owns the unit's clock.
 
 Contract: the unit's clock runs (``enable``) only while a request is executed, and not in a cycle in which the unit would have to
-wait for something of the host's: an event not yet recorded (``events_hold``), converter codes or a beat not yet at hand. So it
-behaves as with converters that answer after ``convert_cycles`` and a host that is always there; how fast the link is, it cannot
-see.
+wait for something of the host's: an event not yet recorded, converter codes or a beat not yet at hand. So it behaves as with
+converters that answer after ``convert_cycles`` and a host that is always there; how fast the link is, it cannot see. ``enable`` is a
+register: what was given to the unit in a cycle is not at hand in the next one, in which its clock stands.
 
 Requests (``model.link_format.Command``), bodies and replies; multi-byte fields least significant byte first:
 
@@ -15,7 +15,7 @@ RUN       tail 1, start 2, codes, packet; records (``hdl.event_encoder``), reaso
           ``packet``: beats of 8 bytes, at address ``start`` of the receive memory (``hdl.link``) up to the body's end;
           ``tail`` is the number of valid bytes of its last beat, with which the packet ends, or 0: it goes on.
           The unit runs until ``reason``: MORE: the reply is full, its records go on in the next; CONVERT: a READ needs codes;
-          STARVED: it has waited for a packet for 64 cycles; DONE: the program ended, nothing left in 64 cycles; bit 7 of it: a
+          STARVED: it has waited for a packet for 65 cycles; DONE: the program ended, nothing left in 65 cycles; bit 7 of it: a
           packet would be taken now. ``beats`` were not taken, and of a READ before the last record ``words`` words of codes
           are still needed: the host sends both again.
 
@@ -25,9 +25,9 @@ Ports
 -----
 start, command, end, address, data, body, full, done : the link's.
 unit_reset, enable : Out(1)
-    Of the unit's clock: ``enable`` is high also while ``unit_reset``.
+    Of the unit's clock: ``enable`` is high also a cycle after ``unit_reset``.
 events, events_hold, read_stb
-    From the event encoder.
+    From the event encoder; ``events_hold``: the unit's clock must not run in the next cycle.
 out_count, convert, codes, unit_done, unit_starved; axil_*, axis_*: of ``hdl.top``, seen from here.
 
 Timing: a byte of the receive memory a cycle; a beat needs 10 cycles, a word of codes vector_width code_bytes + 2.
@@ -46,7 +46,7 @@ __all__ = ["HostBridge"]
 
 BEAT_BYTES, WRITE_BYTES, READ_BYTES, RUN_BYTES = 8, 6, 2, 3
 QUIET = 64
-"""Cycles of the unit after which nothing more is expected [cycles]."""
+"""Cycles of the unit after which nothing more is expected, and its clock stands after one more [cycles]."""
 
 
 class HostBridge(wiring.Component):
@@ -54,6 +54,9 @@ class HostBridge(wiring.Component):
 
     def __init__(self, u: UnitParams, link: LinkParams = LinkParams()):      # noqa: B008 - frozen
         self.u, self.link = u, link
+        # attributes for proofs: the states RUN and ACCESS, and as the FSM says it; the unit must not go on before it is given codes or
+        # a beat
+        self.running, self.accessing, self.states, self.wants = Signal(), Signal(), Signal(2), Signal()
         super().__init__({
             "start": In(1), "command": In(8), "end": In(link.receive_log2 + 1), "address": Out(link.receive_log2), "data": In(8),
             "body": Out(stream.Signature(8)), "full": In(1), "done": Out(1), "unit_reset": Out(1), "enable": Out(1),
@@ -116,15 +119,18 @@ class HostBridge(wiring.Component):
         for_codes, for_run = Signal(), Signal()         # what is fetched; neither: a beat or a register access
         aw, w = Signal(), Signal()                      # phases of a register access still open
         rest, closing = Signal(3), Signal()             # bytes of ``word`` to send; they are the reply's last
-        running, accessing, reason = Signal(), Signal(), Signal(2)      # the states RUN and ACCESS; why RUN ended
-        wants = (needs_codes & ~codes_ready) | (more & ~beat_ready)
+        running, accessing, wants = self.running, self.accessing, self.wants
+        reason = Signal(2)                              # why RUN ended
         full = self.events.valid & self.full
+        given = (codes_ready & ~waiting) | (beat_ready & self.axis_tready)      # or may be, in a cycle of the unit
+        m.d.sync += self.enable.eq(unit_reset | (~self.events_hold & (
+            accessing | (running & ~converts & ~ended & ~wants & ~(self.enable & given)))))
         m.d.comb += [
+            wants.eq((needs_codes & ~codes_ready) | (more & ~beat_ready)),
             self.address.eq(Mux(for_codes, code, packet)), self.unit_reset.eq(unit_reset),
             self.axil_address.eq(Mux(is_read, word[48:], word[16:])), self.axil_wdata.eq(word[32:]), self.axil_ready.eq(1),
             self.axil_awvalid.eq(accessing & aw & ~is_read), self.axil_wvalid.eq(accessing & w & ~is_read),
             self.axil_arvalid.eq(accessing & aw & is_read),
-            self.enable.eq(unit_reset | (~self.events_hold & (accessing | (running & ~converts & ~ended & ~wants)))),
             self.events.ready.eq(running & ~self.full),
             self.body.payload.eq(Mux(running, self.events.payload, word)),
         ]
@@ -137,7 +143,8 @@ class HostBridge(wiring.Component):
         def send(value, count, final=1):
             return [word.eq(value), rest.eq(count), closing.eq(final)]
 
-        with m.FSM(name="bridge"):
+        with m.FSM(name="bridge") as states:
+            m.d.comb += self.states.eq(Cat(states.ongoing("RUN"), states.ongoing("ACCESS")))
             with m.State("IDLE"):
                 m.d.sync += [packet.eq(BODY), code.eq(BODY + RUN_BYTES), resp.eq(0), beat_ready.eq(0), codes_ready.eq(0),
                              quiet.eq(1), rest.eq(0), closing.eq(1)]
@@ -187,7 +194,7 @@ class HostBridge(wiring.Component):
             with m.State("RUN"):
                 # no record is left behind when the clock goes on, and no reply ends before its last record
                 m.d.comb += self.body.valid.eq(self.events.valid & ~self.full)
-                with m.If(full | (~self.events_hold & (converts | ended | wants))):
+                with m.If(full | (~self.enable & ~self.events_hold & (converts | ended | wants))):
                     m.d.sync += running.eq(0)
                     m.next = "FETCH"
                     with m.If(full | converts | ended):
@@ -209,7 +216,7 @@ class HostBridge(wiring.Component):
                 with m.If(~more):
                     m.next = "SEND"
             with m.State("ACCESS"):
-                with m.If(~self.events_hold):           # the unit's clock runs
+                with m.If(self.enable):
                     with m.If(Mux(is_read, self.axil_arready, self.axil_awready)):
                         m.d.sync += aw.eq(0)
                     with m.If(self.axil_wready):

@@ -24,7 +24,8 @@ Output. Words of ``i_emit`` and ``i_dump`` (never both in a packet's time: asser
 least one; words of 1 or 2 elements gather in a beat, up to the end of the packet and, of ``i_dump``, of a chi word. A beat that
 is not full is filled with zeros. ``tlast`` comes from ``last``; with it ``tkeep`` marks the bytes of the elements.
 
-Ports: ``w_host`` and ``lut_write`` as in ``hdl.vector_memory`` and ``hdl.ports``; ``active``: must be clocked in this cycle.
+Ports: ``w_host`` and ``lut_write`` as in ``hdl.vector_memory`` and ``hdl.ports``; ``active``: must be clocked in this cycle;
+``beat_next``: ``m_axis_tvalid`` of the next cycle.
 A word leaves for the memory or ``o_load`` from a register; a second one has a place behind it, so that ``s_axis_tready`` comes
 from registers, and ``disarm``, alone. Where vector_width is 1 there is but one place: ``s_axis_tready`` depends on
 ``w_host.ready`` and ``o_load.ready`` in the same cycle. A beat stays on ``s_axis`` while it passes; only words longer than a beat
@@ -73,7 +74,7 @@ class HostStream(wiring.Component):
             "i_accept": In(stream.Signature(AcceptCommand(u))), "i_load": In(stream.Signature(LoadCommand(u))),
             "w_host": Out(stream.Signature(VectorWrite(u))), "lut_write": Out(LutWriteSignature(u)), "o_load": Out(WordStream(u)),
             "i_emit": In(WordStream(u)), "i_dump": In(WordStream(u)), "disarm": In(1),
-            "accepting": Out(1), "active": Out(1),
+            "accepting": Out(1), "active": Out(1), "beat_next": Out(1),
             "events": Out(data.StructLayout({"packets_in": 1, "packets_refused": 1, "packets_out": 1})),
         })
 
@@ -269,6 +270,7 @@ class HostStream(wiring.Component):
         else:
             m.d.comb += word_end.eq(1)
             self._send_words(m, word, valid & free, free)
+        m.d.sync += self.m_axis_tvalid.eq(self.beat_next)
         return valid | self.m_axis_tvalid
 
     def _send_beats(self, m, word, valid, free, word_end):
@@ -278,15 +280,14 @@ class HostStream(wiring.Component):
         filled = Cat(beat * BEAT_ELEMENTS + k < word.count for k in range(BEAT_ELEMENTS))
         packet_end = word.last & word_end
         m.d.comb += word_end.eq(((beat + 1) * BEAT_ELEMENTS) >= word.count)
-        with m.If(free):
-            m.d.sync += self.m_axis_tvalid.eq(valid)
-            with m.If(valid):
-                m.d.sync += [
-                    beat.eq(Mux(word_end, 0, beat + 1)), self.m_axis_tlast.eq(packet_end),
-                    self.m_axis_tdata.eq(word.elements.as_value().word_select(beat, 8 * BEAT_BYTES)
-                                         & Cat(bit.replicate(u.element_bits) for bit in filled)),
-                    self.m_axis_tkeep.eq(Cat((bit | ~packet_end).replicate(2) for bit in filled)),
-                ]
+        m.d.comb += self.beat_next.eq(valid | ~free)
+        with m.If(valid & free):
+            m.d.sync += [
+                beat.eq(Mux(word_end, 0, beat + 1)), self.m_axis_tlast.eq(packet_end),
+                self.m_axis_tdata.eq(word.elements.as_value().word_select(beat, 8 * BEAT_BYTES)
+                                     & Cat(bit.replicate(u.element_bits) for bit in filled)),
+                self.m_axis_tkeep.eq(Cat((bit | ~packet_end).replicate(2) for bit in filled)),
+            ]
 
     def _send_words(self, m, word, take, free):
         """Words gather in a beat, up to the end of the packet or of a chi word."""
@@ -295,8 +296,7 @@ class HostStream(wiring.Component):
         lane, beat_end = Signal(range(words)), Signal()            # lane: word of the chi word
         lane_last = self.i_dump.valid & (lane == words - 1)
         m.d.comb += beat_end.eq(word.last | lane_last | (slot == slots - 1))
-        with m.If(free):
-            m.d.sync += self.m_axis_tvalid.eq(take & beat_end)
+        m.d.comb += self.beat_next.eq((take & beat_end) | ~free)
         with m.If(take):
             m.d.sync += [slot.eq(Mux(beat_end, 0, slot + 1)), self.m_axis_tlast.eq(word.last)]
             with m.If(self.i_dump.valid):

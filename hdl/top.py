@@ -47,8 +47,8 @@ class Top(wiring.Component):
         For a bench's recorders: the update unit's commands and operands, and whether a SCAN runs. Leave open in a design.
     <unit>_clk, <unit>_active : In(1), Out(1)
         Only when ``gated``.
-    stored : Out(StoredSignature(u))
-        Only when ``bridged``.
+    stored, beat_next : Out(StoredSignature(u)), Out(1)
+        Only when ``bridged``: the lines' codes; ``m_axis_tvalid`` of the next cycle.
     """
 
     def __init__(self, u: UnitParams, gated: bool = False, bridged: bool = False):
@@ -61,7 +61,7 @@ class Top(wiring.Component):
         trace = {name: member for name, member in self.update_unit.signature.members.items() if name.startswith("trace_")}
         super().__init__({
             **host, "tile": Out(TileSignature(u)), **(gates if gated else {}), **trace,
-            **({"stored": Out(StoredSignature(u))} if bridged else {}), "trace_command_stb": Out(1),
+            **({"stored": Out(StoredSignature(u)), "beat_next": Out(1)} if bridged else {}), "trace_command_stb": Out(1),
             "trace_command": Out(UpdateCommand(u)), "trace_refresh": Out(1), "trace_starved": Out(1), "trace_done": Out(1),
         })
 
@@ -103,6 +103,8 @@ class Top(wiring.Component):
                      getattr(self, f"{name}_active").eq(active | ResetSignal("sync"))]
 
     def _host(self, m, registers, host, sequencer):
+        if self.bridged:
+            m.d.comb += self.beat_next.eq(host.beat_next)
         for block in (registers, host):
             for name, member in block.signature.members.items():
                 if name.startswith(("s_axi", "m_axi")):

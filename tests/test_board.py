@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from amaranth import Elaboratable, Module
-from amaranth.hdl import Assert, Cover
+from amaranth import Cat, Elaboratable, Module, Signal
+from amaranth.asserts import AnyConst
+from amaranth.hdl import Assert, Assume, Cover
 
 from cosim.board import BoardBackend
 from cosim.board_test import CASES, NETLIST_PATIENCE_S, expected, experiment_of, train_on, verdict
@@ -172,20 +173,26 @@ def test_state_moves_between_backends(target):
 
 
 class ClockSpec(Elaboratable):
-    """With any host and any unit: the unit's clock does not run in a cycle with an event that is not recorded."""
+    """With any host and any unit: the unit's clock does not run in a cycle with an event that is not recorded, nor in one in which a
+    beat or a word of codes that it wants is not at hand."""
 
     def elaborate(self, platform):
         m = Module()
         u = SMALL_PARAMS.unit
         m.submodules.dut = dut = HostBridge(u, LinkParams(receive_log2=9, reply_log2=6))
-        for name in ("command", "end", "data", "full", "start", "events_hold", "read_stb", "out_count", "convert", "unit_done",
+        for name in ("command", "data", "full", "start", "events_hold", "read_stb", "out_count", "convert", "unit_done",
                      "unit_starved", "output_valid", "axil_awready", "axil_wready", "axil_bvalid", "axil_bresp", "axil_arready",
                      "axil_rvalid", "axil_rdata", "axil_rresp", "axis_tready"):
             port = getattr(dut, name)
             m.d.comb += port.eq(any_value(m, len(port), name=f"any_{name}"))
         m.d.comb += [dut.events.valid.eq(any_value(m, 1, "any_event")), dut.body.ready.eq(1),
                      dut.codes.ready.eq(any_value(m, 1, "any_ready"))]
-        m.d.comb += Assert(~dut.enable | ~dut.events_hold | dut.unit_reset)
+        held, reset = Signal(), Signal(init=1)
+        m.d.sync += [held.eq(dut.events_hold), reset.eq(dut.unit_reset)]
+        m.d.comb += Assert(~dut.enable | ~held | reset)
+        m.d.comb += [dut.end.eq(AnyConst(len(dut.end))), Assume(~dut.enable | ~dut.convert | dut.events_hold),
+                     Assert(~dut.enable | ~dut.running | ~dut.wants), Assert(~(dut.running & dut.unit_reset)),
+                     Assert(Cat(dut.running, dut.accessing) == dut.states)]
         m.d.comb += Cover(dut.enable & dut.axis_tvalid & (dut.command == Command.RUN))
         return m
 
