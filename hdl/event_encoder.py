@@ -1,10 +1,10 @@
 """Event encoder: what a unit does at its ports, as records of bytes for the host, in the order in which it happens.
 
-Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held: the unit's clock stands still
-until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees nothing of it. A
-beat of the output stream is recorded before the cycle in which it passes, which is held. ``hold`` is decided a cycle ahead, so that
-a gate of the clock can listen to a register. What a record tells and the unit does not keep beyond the cycle is kept here; the
-rest is read while the unit stands.
+Contract: what happens in a cycle of the unit (``enable``) is recorded in the next one, which is held: the unit's clock stands
+still until the records were taken from ``o``. So records have no size that the unit could overrun, and the unit sees nothing of
+it. A beat of the output stream is recorded before the cycle in which it passes, which is held. ``hold`` is decided a cycle ahead,
+so that a gate of the clock can listen to a register. What a record tells and the unit does not keep beyond the cycle is kept
+here; the rest is read while the unit stands.
 
 Records (``model.link_format.Record``), multi-byte fields least significant byte first:
 
@@ -90,7 +90,7 @@ class EventEncoder(wiring.Component):
         m.d.comb += [
             waiting.eq(Cat(self.m_axis_tvalid & ~recorded if record == Record.BEAT else noted[record] for record in kinds)),
             self.hold.eq(Mux(self.enable, Cat(happens.values()).any() | self.beat_next, waiting.any() | self.o.valid))]
-        m.d.sync += Assert(ResetSignal() | ~self.enable | ~(waiting.any() | self.o.valid), "the unit ran before its event was recorded")
+        m.d.sync += Assert(ResetSignal() | ~self.enable | ~(waiting.any() | self.o.valid), "ran on, an event not recorded")
         finish, kind = Signal(), Signal(range(max(Record) + 1))     # the record of this kind ends; the unit stands still
         with m.If(self.enable):
             m.d.sync += [recorded.eq(0), *(noted[record].eq(due) for record, due in happens.items())]

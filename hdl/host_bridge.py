@@ -2,8 +2,8 @@
 
 Contract: the unit's clock runs (``enable``) only while a request is executed, and not in a cycle in which the unit would have to
 wait for something of the host's: an event not yet recorded, converter codes or a beat not yet at hand. So it behaves as with
-converters that answer after ``convert_cycles`` and a host that is always there; how fast the link is, it cannot see. ``enable`` is a
-register: what was given to the unit in a cycle is not at hand in the next one, in which its clock stands.
+converters that answer after ``convert_cycles`` and a host that is always there; how fast the link is, it cannot see. ``enable``
+is a register, decided a cycle ahead: where the unit may take a beat or a word of codes, its clock stands in the next cycle.
 
 Requests (``model.link_format.Command``), bodies and replies; multi-byte fields least significant byte first:
 
@@ -54,9 +54,10 @@ class HostBridge(wiring.Component):
 
     def __init__(self, u: UnitParams, link: LinkParams = LinkParams()):      # noqa: B008 - frozen
         self.u, self.link = u, link
-        # attributes for proofs: the states RUN and ACCESS, and as the FSM says it; the unit must not go on before it is given codes or
-        # a beat
-        self.running, self.accessing, self.states, self.wants = Signal(), Signal(), Signal(2), Signal()
+        # attributes for proofs: the states RUN and ACCESS, these and RESET as the FSM says it; the unit must not go on before it
+        # is given codes or a beat
+        self.running, self.accessing, self.states, self.wants = (
+            Signal(bits, name=name) for name, bits in (("running", 1), ("accessing", 1), ("states", 3), ("wants", 1)))
         super().__init__({
             "start": In(1), "command": In(8), "end": In(link.receive_log2 + 1), "address": Out(link.receive_log2), "data": In(8),
             "body": Out(stream.Signature(8)), "full": In(1), "done": Out(1), "unit_reset": Out(1), "enable": Out(1),
@@ -144,7 +145,6 @@ class HostBridge(wiring.Component):
             return [word.eq(value), rest.eq(count), closing.eq(final)]
 
         with m.FSM(name="bridge") as states:
-            m.d.comb += self.states.eq(Cat(states.ongoing("RUN"), states.ongoing("ACCESS")))
             with m.State("IDLE"):
                 m.d.sync += [packet.eq(BODY), code.eq(BODY + RUN_BYTES), resp.eq(0), beat_ready.eq(0), codes_ready.eq(0),
                              quiet.eq(1), rest.eq(0), closing.eq(1)]
@@ -241,4 +241,5 @@ class HostBridge(wiring.Component):
                         m.next = "IDLE"
                 with m.Elif(self.body.ready):
                     m.d.sync += rest.eq(rest - 1)
+        m.d.comb += self.states.eq(Cat(states.ongoing(name) for name in ("RUN", "ACCESS", "RESET")))
         return m

@@ -19,9 +19,9 @@ count in d. A build without ``operand_checks`` has neither d nor e: what d does 
 Descriptors are checked at start and at resume, one a cycle; they must not be written while the unit runs or is stopped, nor the
 program or LOOP_COUNT while it runs.
 
-Timing: START_CYCLES + 2 operand_checks + n_matrices cycles of unit time from start to the first dispatch slot; then one
-instruction a cycle; after a NEXT that jumps the next dispatch is JUMP_CYCLES + 2 operand_checks later. From resume to dispatch as
-from start, but no unit time. Source: design choice.
+Timing: 4 + 2 operand_checks + n_matrices cycles of unit time from start to the first dispatch slot; then one instruction a cycle;
+after a NEXT that jumps the next dispatch is 3 + 2 operand_checks later. From resume to dispatch as from start, but no unit time.
+Source: design choice.
 
 Waiting for the host (WAIT with an incomplete packet, a unit's ``host_stall``, stop to resume) is no unit time: ``time`` stands
 still.

@@ -117,6 +117,8 @@ class Target:
     def __post_init__(self):
         if self.family not in _MAP:
             raise ParamsError(f"{self.name}.family = {self.family}: allowed are {', '.join(_MAP)}")
+        if self.rams and set(self.rams) != {"of", "columns", "path"}:
+            raise ParamsError(f"{self.name}.rams has {', '.join(sorted(self.rams))}: it needs of, columns and path, nothing else")
 
 
 def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]:

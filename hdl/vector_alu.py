@@ -45,7 +45,7 @@ from model.params import UnitParams
 __all__ = ["AluSetup", "AluStep", "VectorAlu", "asks_of", "lanes_up_to"]
 
 _COUNT_BITS = 13
-_F_BITS = 33
+_F_BITS = 32
 _SHIFTED_BITS = 17
 """Of a result before rounding that may yet be inside 16 bit [bit]."""
 _ASKS = {

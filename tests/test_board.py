@@ -173,8 +173,8 @@ def test_state_moves_between_backends(target):
 
 
 class ClockSpec(Elaboratable):
-    """With any host and any unit: the unit's clock does not run in a cycle with an event that is not recorded, nor in one in which a
-    beat or a word of codes that it wants is not at hand."""
+    """With any host and any unit: the unit's clock does not run in a cycle with an event that is not recorded, nor in one in
+    which a beat or a word of codes that it wants is not at hand."""
 
     def elaborate(self, platform):
         m = Module()
@@ -191,8 +191,8 @@ class ClockSpec(Elaboratable):
         m.d.sync += [held.eq(dut.events_hold), reset.eq(dut.unit_reset)]
         m.d.comb += Assert(~dut.enable | ~held | reset)
         m.d.comb += [dut.end.eq(AnyConst(len(dut.end))), Assume(~dut.enable | ~dut.convert | dut.events_hold),
-                     Assert(~dut.enable | ~dut.running | ~dut.wants), Assert(~(dut.running & dut.unit_reset)),
-                     Assert(Cat(dut.running, dut.accessing) == dut.states)]
+                     Assert(~dut.enable | ~dut.running | ~dut.wants),
+                     Assert((Cat(dut.running, dut.accessing, dut.unit_reset) & ~dut.states) == 0)]
         m.d.comb += Cover(dut.enable & dut.axis_tvalid & (dut.command == Command.RUN))
         return m
 

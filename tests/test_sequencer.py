@@ -18,7 +18,7 @@ from hdl.decoder import operand
 from hdl.read_unit import ReadUnit
 from hdl.sequencer import Sequencer
 from model.commands import LinesOp, matrix_fields
-from model.digital.sequencer import JUMP_CYCLES, START_CYCLES
+from model.digital.sequencer import jump_cycles, start_cycles
 from model.isa import BARRIERS, Error, Opcode, VectorOp, Wait, encode
 from model.params import SMALL, UnitParams
 from tests.formal import any_value, drive_stream, prove
@@ -85,7 +85,7 @@ def run(program, busy=lambda unit: 1, matrices=(GOOD,), loop_count=1, accept_aft
 
 def reference(program_ops, busy):
     """Dispatch times of a straight program by the rule of the data sheet; program_ops: (opcode, wait) list ending with HALT."""
-    now, free, out, after = START_CYCLES + 2 * U.operand_checks + U.n_matrices, dict.fromkeys((*BITS, "scan"), 0), [], False
+    now, free, out, after = start_cycles(U.constants), dict.fromkeys((*BITS, "scan"), 0), [], False
     for opcode, wait in program_ops:
         barrier = opcode in BARRIERS or opcode == Opcode.HALT
         earliest = now
@@ -126,13 +126,13 @@ def test_loops_and_jump_time(checks):
     body = encode(Opcode.VECTOR, op=VectorOp.SET_EXPONENT)
     program = [encode(Opcode.LOOP, count=3), encode(Opcode.LOOP, count=0), body, encode(Opcode.NEXT), body, encode(Opcode.NEXT),
                encode(Opcode.HALT)]
-    dispatched, _, totals = run(program, loop_count=4, u=dataclasses.replace(U, operand_checks=checks))
+    u = dataclasses.replace(U, operand_checks=checks)
+    dispatched, _, totals = run(program, loop_count=4, u=u)
     assert len(dispatched) == 3 * (4 + 1)
     jumps = 3 * 3 + 2
     instructions = 1 + 3 * (1 + 4 * 2 + 1 + 1) + 1
     assert totals["instructions"] == instructions
-    jump = JUMP_CYCLES + 2 * checks
-    assert totals["time"] == START_CYCLES + 2 * checks + U.n_matrices + instructions + jumps * (jump - 1)
+    assert totals["time"] == start_cycles(u.constants) + instructions + jumps * (jump_cycles(u.constants) - 1)
 
 
 def test_waiting_for_the_host_is_no_time():
@@ -368,7 +368,7 @@ def test_start_and_resume_are_ignored_while_a_program_runs():
         left = ctx.get(dut.left[0])
         assert ctx.get(dut.pc) in (2, 3)
         for _ in range(3):
-            await pulse(ctx, dut, "resume", START_CYCLES + 2 * U.operand_checks + U.n_matrices + 5)
+            await pulse(ctx, dut, "resume", start_cycles(U.constants) + 5)
             await pulse(ctx, dut, "stop")
             assert left - 60 < ctx.get(dut.left[0]) < left
             left = ctx.get(dut.left[0])

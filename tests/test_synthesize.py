@@ -98,6 +98,7 @@ def test_bad_input_is_one_line(capsys, arguments, message):
 @pytest.mark.parametrize(("text", "message"), [
     ('[a]\nfamily = "ecp5"\nwhat = ""\nwidth = 3', "unknown key a.width"), ('[a]\nfamily = "xc7"\nwhat = ""', "a.family = xc7"),
     ('[a]\nfamily = "ecp5"\nwhat = ""\nunit = { lanes = 0 }', "lanes = 0"),
+    ('[a]\nfamily = "ecp5"\nwhat = ""\nrams = { of = "bank", row = 3 }', "a.rams has of, row: it needs"),
 ])
 def test_bad_targets(tmp_path, text, message):
     (tmp_path / "targets.toml").write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Twin of ``hdl.sequencer``: interprets the program on the twins of the units, and keeps time as the unit does.
 
-Time: an instruction is dispatched one cycle after the one before it, after a NEXT that jumps JUMP_CYCLES, later if a unit it
+Time: an instruction is dispatched one cycle after the one before it, after a NEXT that jumps ``jump_cycles``, later if a unit it
 waits for is busy: a unit that took a command at time t with c cycles is free at t + c. The host never lets the unit wait.
 
 A stop acts on the first instruction that could leave while every unit is idle; what a program needs to go on is in ``UnitState``.
@@ -18,12 +18,8 @@ from model.isa import CAPACITOR_ONLY, FORMATS, N_EXPONENTS, BKind, Error, Half, 
 from model.ledger import record_update
 from model.params import UnitParams
 
-__all__ = ["JUMP_CYCLES", "MATRIX_FIELDS", "RESUME", "START_CYCLES", "STARVED", "UnitState", "new_unit", "predecode", "run"]
+__all__ = ["MATRIX_FIELDS", "RESUME", "STARVED", "UnitState", "jump_cycles", "new_unit", "predecode", "run", "start_cycles"]
 
-START_CYCLES = 4
-"""Unit time from start to the first dispatch slot is START_CYCLES + 2 operand_checks + n_matrices [cycles]."""
-JUMP_CYCLES = 3
-"""From a NEXT that jumps to the next dispatch are JUMP_CYCLES + 2 operand_checks [cycles]."""
 RESUME = -1
 """In place of an entry: go on with the program that was stopped."""
 STARVED = -1
@@ -116,6 +112,18 @@ def predecode(instructions, u: UnitParams) -> np.ndarray:
             continue
         table[index, :2 + len(operands)] = [int(opcode), int(wait), *operands.values()]
     return table
+
+
+@borrowing
+def start_cycles(u):
+    """Unit time from start to the first dispatch slot [cycles]."""
+    return 4 + 2 * u.operand_checks + u.n_matrices
+
+
+@borrowing
+def jump_cycles(u):
+    """From a NEXT that jumps to the next dispatch [cycles]."""
+    return 3 + 2 * u.operand_checks
 
 
 @borrowing
@@ -282,7 +290,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
     load_lanes = (u.lanes + u.vector_width - 1) // u.vector_width * u.vector_width
     dumped = np.zeros((u.chi_words * load_lanes // u.vector_width, u.vector_width), np.int32)
     depth, pc, packet, starved = 0, entry, 0, False
-    now = START_CYCLES + 2 * u.operand_checks + u.n_matrices
+    now = start_cycles(u)
     if entry == RESUME:
         if not stopped[0]:
             return _NOT_STOPPED, np.int64(0)
@@ -335,7 +343,7 @@ def run(u, tc, convert_cycles, unit, tiles, rngs_read, rngs_program, program, ma
         elif op == _NEXT:
             if loop_left[depth - 1] > 1:
                 loop_left[depth - 1] -= 1
-                following, step = loop_body[depth - 1], JUMP_CYCLES + 2 * u.operand_checks
+                following, step = loop_body[depth - 1], jump_cycles(u)
             else:
                 depth -= 1
         elif op == _ACCEPT:
