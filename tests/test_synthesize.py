@@ -48,8 +48,18 @@ def test_paths_between_clocks_in_phase_count():
         path("posedge clk", "posedge clk", ("clk-to-q", 0.5), ("routing", 4.5)),
         path("posedge clk", "posedge gated", ("clk-to-q", 0.5), ("routing", 6.0), ("logic", 0.25), ("routing", 3.25)),
         path("<async>", "posedge clk", ("routing", 40.0))]}
-    assert tool._fmax(report) == 100.0
+    assert tool._fmax(report) == tool._fmax(report, 4.0) == 100.0
+    assert tool._fmax(report, 10.0) == 50.0             # half a period
     assert tool._in_words(report).endswith("1 levels, 10.0 ns of which wires 9.2")
+
+
+def test_wire_to_a_clock_gate(tmp_path):
+    assert tool._gate_ns(tmp_path) is None
+    (tmp_path / "delays.sdf").write_text(
+        "(INTERCONNECT \\$PACKER_VCC/F gate/CE (4340:5013:5687) (4340:5013:5687))\n"
+        "(INTERCONNECT host_bridge_enable_TRELLIS_FF_Q/Q unit_a_TRELLIS_FF_Q/CE (9307:9667:9028) (9307:9667:9028))\n"
+        "(INTERCONNECT host_bridge_enable_TRELLIS_FF_Q/Q unit_gate/CE (2307:2667:3028) (2307:2667:3028))\n", encoding="utf-8")
+    assert tool._gate_ns(tmp_path) == 3.55
 
 
 def test_block_rams_along_a_path():
