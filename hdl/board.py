@@ -10,7 +10,7 @@ DIRECTORY`` writes its Verilog.
 
 The unit's clock, by ``Target.gate``: ``enable``: every register of the unit has a clock enable (iCE40: its global buffers have no
 gate); ``dcca``: a gate of the ECP5's clock network, and one that is always open for the board's clock, so that both have the
-same way.
+same way. ``enable`` is a register, so that a gate has it before the clock falls.
 
 Ports: clk_in, reset_n In(1) (a button; asynchronous), rx In(1), tx Out(1), busy Out(1) (a lamp: a request is executed). Without a
 target: clk, rst, rx, tx, busy.
