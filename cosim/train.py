@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cosim.build import CosimError
 from cosim.link import LinkError
 from hdl.board import TARGETS
 from model import datasets
@@ -216,6 +217,9 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
             return _fail(checkpoints.stopped(), 130)
         except LinkError as error:                                   # the board's state is out of reach: none is written now
             return _fail(f"{error}; {checkpoints.stopped()}", 2)
+        except CosimError as error:                                  # not built, or ended: the end of its log says why
+            print(error, file=sys.stderr)
+            return _fail(checkpoints.stopped(), 1)
         checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:

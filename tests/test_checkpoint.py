@@ -1,6 +1,7 @@
 """Runs that are stopped or killed and resumed: the end must be that of the run nobody touched."""
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from cosim import train
 from cosim.backend import RtlBackend
+from cosim.build import CosimError
 from model import checkpoint, trainer
 from model.checkpoint import Checkpoint, Checkpoints, DamagedError, identity_of
 from model.datasets import Dataset
@@ -125,6 +127,24 @@ def test_ctrl_c_anywhere(tmp_path, capsys, call):
     assert quick(tmp_path / "run", "--resume") == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert names(tmp_path) == ["run", "whole"]
+
+
+def test_a_simulator_that_ends(tmp_path, capsys):
+    class Ends(SoftmaxBackend):
+        def run(self, entry, packets):
+            if entry == "evaluate":
+                raise CosimError("the simulator ended\nout of memory")
+            return super().run(entry, packets)
+
+    assert quick(tmp_path / "whole") == 0
+    capsys.readouterr()
+    assert train.main([*QUICK, "--checkpoint", "100", "--out", str(tmp_path / "run")], lambda *_: Ends(), compile_softmax) == 1
+    *log, line = capsys.readouterr().err.splitlines()
+    assert log == ["the simulator ended", "out of memory"]
+    assert re.fullmatch(r"crosstrain: stopped: .* holds the first \d+ images, RESUME=1 goes on from there", line)
+    assert names(tmp_path) == ["run.checkpoint", "whole"]
+    assert quick(tmp_path / "run", "--resume") == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 def test_second_ctrl_c_stops_at_once(tmp_path, capsys):
