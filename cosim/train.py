@@ -1,6 +1,7 @@
 """The command behind ``make train``: options to an experiment, a backend, a run, a run's directory.
 
-Exit codes: 0 done, 1 conservation broken, 2 bad input or a board that failed (one line on stderr), 130 Ctrl-C or SIGTERM.
+Exit codes: 0 done, 1 conservation broken or a simulator that ended, 2 bad input or a board that failed (one line on stderr),
+130 Ctrl-C or SIGTERM.
 """
 import dataclasses
 import signal

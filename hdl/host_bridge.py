@@ -15,7 +15,7 @@ RUN       tail 1, start 2, codes, packet; records (``hdl.event_encoder``), reaso
           ``packet``: beats of 8 bytes, at address ``start`` of the receive memory (``hdl.link``) up to the body's end;
           ``tail`` is the number of valid bytes of its last beat, with which the packet ends, or 0: it goes on.
           The unit runs until ``reason``: MORE: the reply is full, its records go on in the next; CONVERT: a READ needs codes;
-          STARVED: it has waited for a packet for 65 cycles; DONE: the program ended, nothing left in 65 cycles; bit 7 of it: a
+          STARVED: it has waited for a packet for QUIET cycles or so; DONE: the program ended, nothing left in as many; bit 7: a
           packet would be taken now. ``beats`` were not taken, and of a READ before the last record ``words`` words of codes
           are still needed: the host sends both again.
 
@@ -30,7 +30,8 @@ events, events_hold, read_stb
     From the event encoder; ``events_hold``: the unit's clock must not run in the next cycle.
 out_count, convert, codes, unit_done, unit_starved; axil_*, axis_*: of ``hdl.top``, seen from here.
 
-Timing: a byte of the receive memory a cycle; a beat needs 10 cycles, a word of codes vector_width code_bytes + 2.
+Timing: a byte of the receive memory a cycle; a beat needs 10 cycles, a word of codes vector_width code_bytes + 2, and 3 more until
+the unit goes on and has taken it.
 Source: design choice.
 """
 from amaranth import Cat, Const, Module, Mux, Signal

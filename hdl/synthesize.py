@@ -317,18 +317,26 @@ def _longest(report: dict) -> tuple[float, list[dict]]:
 
 
 def _gate_ns(placed: Path) -> float | None:
-    """From the clock's edge to the enable of an ECP5's clock gate [ns]; None: there is no gate with an enable."""
+    """From the clock's edge to the enable of an ECP5's clock gate [ns]; None: there is no gate with an enable.
+
+    Raises RuntimeError where the enable is not a flip-flop's.
+    """
     sdf = placed / "delays.sdf"
     text = sdf.read_text(encoding="utf-8") if sdf.exists() else ""
-    wires = re.findall(r"INTERCONNECT \S+_TRELLIS_FF_Q\w*/Q \S*gate/CE \(\d+:\d+:(\d+)\)", text)
-    return round(_FF_NS + max(map(int, wires)) / 1e3, 2) if wires else None
+    wires = [(*source.rsplit("/", 1), int(ps))
+             for source, ps in re.findall(r"INTERCONNECT (\S+) \S*gate/CE \(\d+:\d+:(\d+)\)", text)]
+    wires = [wire for wire in wires if "PACKER" not in wire[0]]              # a constant
+    if logic := [f"{cell}/{pin}" for cell, pin, _ in wires if pin != "Q"]:
+        raise RuntimeError(f"clock gate: its enable comes from {logic[0]}, not from a flip-flop")
+    return round(_FF_NS + max(ps for *_, ps in wires) / 1e3, 2) if wires else None
 
 
 def _fmax(report: dict, gate_ns: float | None = None) -> float:
     """What the longest path allows, and that to a clock gate [MHz].
 
     nextpnr reports no path to a DCCA, as it knows no setup time of it. Half a period is granted to that path here, as a gate
-    without glitches looks at its enable at the falling edge, or while the clock is low. Design choice.
+    without glitches looks at its enable at the falling edge, or while the clock is low. Design choice. Nor does it know how much
+    later than at the gate the edge comes to the flip-flop, through the clock's tree: that is not in the figure.
     """
     return round(1e3 / max(_longest(report)[0], 2 * (gate_ns or 0)), 2)
 

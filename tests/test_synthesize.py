@@ -60,6 +60,9 @@ def test_wire_to_a_clock_gate(tmp_path):
         "(INTERCONNECT host_bridge_enable_TRELLIS_FF_Q/Q unit_a_TRELLIS_FF_Q/CE (9307:9667:9028) (9307:9667:9028))\n"
         "(INTERCONNECT host_bridge_enable_TRELLIS_FF_Q/Q unit_gate/CE (2307:2667:3028) (2307:2667:3028))\n", encoding="utf-8")
     assert tool._gate_ns(tmp_path) == 3.55
+    (tmp_path / "delays.sdf").write_text("(INTERCONNECT hold_LUT4_Z/F unit_gate/CE (2307:2667:3028) (2307:2667:3028))\n")
+    with pytest.raises(RuntimeError, match="hold_LUT4_Z/F, not from a flip-flop"):
+        tool._gate_ns(tmp_path)
 
 
 def test_block_rams_along_a_path():
