@@ -30,8 +30,8 @@ events, events_hold, read_stb
     From the event encoder; ``events_hold``: the unit's clock must not run in the next cycle.
 out_count, convert, codes, unit_done, unit_starved; axil_*, axis_*: of ``hdl.top``, seen from here.
 
-Timing: a byte of the receive memory a cycle; a beat needs 10 cycles, a word of codes vector_width code_bytes + 2, and 3 more until
-the unit goes on and has taken it.
+Timing: a byte of the receive memory a cycle; a beat needs 10 cycles, a word of codes vector_width code_bytes + 2, and 3 more
+until the unit goes on and has taken it.
 Source: design choice.
 """
 from amaranth import Cat, Const, Module, Mux, Signal
