@@ -9,6 +9,7 @@ from amaranth import Cat, Elaboratable, Module, Signal
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 
+from cosim import link_speed
 from cosim.board import BoardBackend
 from cosim.board_test import CASES, NETLIST_PATIENCE_S, expected, experiment_of, train_on, verdict
 from cosim.faults import Faults
@@ -200,6 +201,17 @@ class ClockSpec(Elaboratable):
 @pytest.mark.formal
 def test_the_clock_stops_for_every_event():
     prove(ClockSpec(), "host_bridge_clock", depth=3, mode="prove", cover_depth=24)
+
+
+def test_what_an_image_costs_on_the_link(capsys):
+    with virtual() as board:
+        assert link_speed.main(["--port", board.port, "--dataset", "digits", "--layers", "64-16-10", "--images", "4"]) == 0
+    found = re.search(r"each: (\d+) bytes to the board, (\d+) back, .*\n.* wires take ([\d.]+) ms", capsys.readouterr().out)
+    there, back, wires_ms = map(float, found.groups())
+    assert there > 64                                    # a pixel is a byte
+    assert back > 0
+    assert wires_ms == pytest.approx((there + back) / 300, abs=0.06)
+    assert link_speed.main(["--port", "/dev/none"]) == 2
 
 
 def test_a_second_host_takes_the_board(experiment):
