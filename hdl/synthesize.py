@@ -63,7 +63,7 @@ _MAP = {
     "ice40": "synth_ice40 -device u -dsp -spram {options} -top {top} -json netlist.json",
     # gates, and memories as they are: what a memory compiler makes is not Yosys' to say
     "asic": "synth -flatten -run begin:fine -top {top}; opt -fast -full; techmap; opt -fast; "
-            # ABC's own script without &fraig and scorr: tens of minutes for a multiplier, 1 % of a unit.s gates
+            # ABC's own script without &fraig and scorr: tens of minutes for a multiplier, 1 % of a unit's gates
             "dfflegalize -cell $_DFF_P_ 01; abc -script +strash;dc2;dretime;strash;&get,-n;&dch,-f;&nf;&put; opt -fast; "
             "memory_unpack",
 }
