@@ -14,11 +14,12 @@ import time
 from contextlib import ExitStack
 
 from cosim.board import BoardBackend, build_of
+from cosim.board_test import experiment_of
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS
 from model import datasets
 from model.errors import InputError
-from model.experiment import DEFAULTS, SCHEMES, Experiment, parse_layers
+from model.experiment import DEFAULTS, Experiment, parse_layers
 from model.link_format import BAUD
 from model.params import ParamsError
 from model.program import CapacityError, compile_experiment
@@ -51,14 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
                 target = TARGETS[options.target]
                 unit, convert_cycles, patience_s = target.unit, target.link.convert_cycles, PATIENCE_S
                 port = stack.enter_context(VirtualBoard(target)).port
-            scheme = SCHEMES["capacitor" if unit.capacitor else "mixed"]
-            params = dataclasses.replace(scheme.params, unit=unit, tile=dataclasses.replace(
-                scheme.params.tile, convert_cycles=convert_cycles))
-            experiment = Experiment(
-                scheme="capacitor" if unit.capacitor else "mixed", dataset=options.dataset,
-                layers=parse_layers(options.layers or DEFAULTS[options.dataset].layers), images=options.images, epochs=1,
-                params=params, seed=1, refresh=0, activation=scheme.activation, output_scale=scheme.output_scale)
-            _measure(experiment, port, patience_s)
+            layers = parse_layers(options.layers or DEFAULTS[options.dataset].layers)
+            experiment = experiment_of(unit, convert_cycles, layers, options.images)
+            _measure(dataclasses.replace(experiment, dataset=options.dataset, refresh=0), port, patience_s)
     except (InputError, ParamsError, CapacityError) as error:
         print(f"link_speed: {error}", file=sys.stderr)
         return 2

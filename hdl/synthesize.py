@@ -386,14 +386,15 @@ def synthesize(target: Target, seeds: int, say=lambda text: None) -> dict:
         say(f"{target.name}: place and route, seed {seed} of {seeds}")
         placed = _place(target, (whole / "netlist.json").read_text(encoding="utf-8"), seed)
         result = json.loads((placed / "report.json").read_text(encoding="utf-8"))
-        report["fmax_mhz_by_seed"][str(seed)] = fmax = _fmax(result, _gate_ns(placed))
+        gate_ns = _gate_ns(placed)
+        report["fmax_mhz_by_seed"][str(seed)] = fmax = _fmax(result, gate_ns)
         if best is None or fmax > best[0]:
-            best = fmax, placed, result
+            best = fmax, placed, result, gate_ns
     if best:
         used = {name: best[2]["utilization"][cell] for name, cell in _PLACED[target.family].items()}
         report |= {name: entry["used"] for name, entry in used.items() if name in report or entry["used"]}
         report |= {"available": {name: entry["available"] for name, entry in used.items()}, "fmax_mhz": best[0],
-                   "critical_path": _in_words(best[2]), "gate_ns": _gate_ns(best[1])}
+                   "critical_path": _in_words(best[2]), "gate_ns": best[3]}
         if target.constraints:
             bitstream = BUILD / f"{target.name}.bit"
             shutil.copyfile(_pack(target, best[1]), bitstream)
