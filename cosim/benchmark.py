@@ -19,7 +19,6 @@ than that of a short one. Elapsed times stand beside them in the file; on a quie
 import json
 import os
 import platform
-import signal
 import sys
 import tempfile
 import time
@@ -39,10 +38,11 @@ from rich.table import Table
 from cosim.backend import RtlBackend
 from cosim.build import CosimError
 from cosim.replay import Replay, build_replay
-from cosim.study import run_cli, write_whole
 from model import datasets
+from model.command_line import command_line, run_cli
 from model.datasets import Dataset
 from model.experiment import DEFAULTS, Experiment, parse_layers
+from model.files import write_whole
 from model.machine import ModelBackend
 from model.program import compile_experiment
 from model.trainer import sample_order, versions
@@ -203,7 +203,7 @@ def machine() -> dict:
             "load": os.getloadavg()[0]}
 
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_cli = command_line()
 
 
 @_cli.command(help="Time training on NumPy, model, cosimulation and bare Verilator, interleaved, one thread each.")
@@ -241,12 +241,7 @@ def _run(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 a failed simulation, 2 bad input, 130 Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run_cli(_cli, "python -m cosim.benchmark", argv, "stopped: nothing was written")
-    except CosimError as error:
-        print(f"crosstrain: {error}", file=sys.stderr)
-        return 1
+    return run_cli(_cli, "python -m cosim.benchmark", argv, "stopped: nothing was written", failures=(CosimError,))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,29 @@
 
 With ``--port`` the board is a real one. Faults of the line must end in the same digest, or in one line that says what is wrong.
 """
-import argparse
-import contextlib
 import dataclasses
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from cosim.board import BoardBackend, build_of
+from cosim.build import CosimError
 from cosim.faults import Faults
 from cosim.link import LinkError
 from cosim.virtual_board import VirtualBoard
-from hdl.board import TARGETS, Target
+from hdl.board import TARGETS, target_of
+from hdl.synthesize import netlist_of
 from model import datasets, trainer
-from model.experiment import SCHEMES, Experiment
+from model.command_line import command_line, run_cli
+from model.errors import InputError
+from model.experiment import SCHEMES, Experiment, parse_layers
 from model.machine import ModelBackend
-from model.params import ParamsError, UnitParams
+from model.params import UnitParams
 from model.program import compile_experiment
 
 __all__ = ["CASES", "NETLIST_PATIENCE_S", "Outcome", "expected", "experiment_of", "main", "train_on", "verdict"]
@@ -72,19 +78,19 @@ def expected(experiment: Experiment) -> Outcome:
 
 
 class _Metered(BoardBackend):
-    """Counts what the link does for training alone: requests, bytes both ways, seconds."""
+    """Counts what the link does for training alone, and the seconds."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        self.figures = [0.0, 0.0, 0.0]
+        self.traffic: Counter[str] = Counter()
+        self.seconds = 0.0
 
     def run(self, entry, packets):
-        link = self.link
-        before = (link.requests, link.sent + link.received, time.perf_counter())
+        before, begun = Counter(self.link.traffic), time.perf_counter()
         outputs = super().run(entry, packets)
         if entry == "train":
-            after = (link.requests, link.sent + link.received, time.perf_counter())
-            self.figures = [total + b - a for total, a, b in zip(self.figures, before, after, strict=True)]
+            self.traffic += self.link.traffic - before
+            self.seconds += time.perf_counter() - begun
         return outputs
 
 
@@ -102,9 +108,10 @@ def train_on(port: str, experiment: Experiment, patience_s: float | None = None)
     finally:
         if backend is not None:
             backend.close()
-            requests, content, seconds = backend.figures
-            outcome.requests_per_image, outcome.bytes_per_image = requests / experiment.images, content / experiment.images
-            outcome.ms_per_image, outcome.repeated = 1e3 * seconds / experiment.images, backend.link.repeated
+            traffic, images = backend.traffic, experiment.images
+            outcome.requests_per_image = traffic["requests"] / images
+            outcome.bytes_per_image = (traffic["sent"] + traffic["received"]) / images
+            outcome.ms_per_image, outcome.repeated = 1e3 * backend.seconds / images, backend.link.traffic["repeated"]
     return outcome
 
 
@@ -117,44 +124,34 @@ def verdict(outcome: Outcome, model: Outcome, message: str | None) -> str:
     return "one error" if message in outcome.error and not outcome.digest else f"WRONG: {outcome}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cosim.board_test", description="Train through a board, compare the digest.")
-    parser.add_argument("--target", choices=sorted(TARGETS), default="icebreaker", help="default: icebreaker")
-    board = parser.add_mutually_exclusive_group()
-    board.add_argument("--port", help="a real board, which is not spoilt [default: a virtual one]")
-    board.add_argument("--netlist", action="store_true", help="simulate the netlist that Yosys makes of the board, not its RTL")
-    parser.add_argument("--layers", default="64-54-10", help="default: 64-54-10")
-    parser.add_argument("--images", type=int, default=60, help="training images [default: 60]")
-    options = parser.parse_args(arguments)
-    layers = tuple(map(int, options.layers.split("-")))
-    if options.port:
-        try:
-            unit, convert_cycles = build_of(options.port)
-        except LinkError as error:
-            print(f"board-test: {error}", file=sys.stderr)
-            return 2
-        cases: dict = {"the board": CASES["no fault"]}
-    else:
-        target: Target = TARGETS[options.target]
-        unit, convert_cycles, cases = target.unit, target.link.convert_cycles, CASES
-        if options.netlist:
-            cases = {"netlist": CASES["no fault"]}
-    experiment = experiment_of(unit, convert_cycles, layers, options.images)
+_cli = command_line()
+
+
+@_cli.command(help="Train through a board, compare the digest with the model's.")
+def _run(
+    target: Annotated[str, typer.Option(help=f"A virtual board: {', '.join(TARGETS)}.")] = "icebreaker",
+    port: Annotated[str | None, typer.Option(help="A real board, which is not spoilt. [default: a virtual one]")] = None,
+    netlist: Annotated[bool, typer.Option(
+        "--netlist", help="Simulate the netlist that Yosys makes of the board, not its RTL.")] = False,
+    layers: Annotated[str, typer.Option(help="Sizes of the layers.")] = "64-54-10",
+    images: Annotated[int, typer.Option(help="Training images.")] = 60,
+) -> int:
+    if port and netlist:
+        raise InputError("a real board has no netlist: give port or netlist")
+    board = target_of(target)
+    build = build_of(port) if port else (board.unit, board.link.convert_cycles)
+    experiment = experiment_of(*build, parse_layers(layers), images)
+    compile_experiment(experiment, experiment.rate)                  # capacities, and that there is a netlist, before all work
+    if netlist:
+        netlist_of(board)
     model = expected(experiment)
-    print(f"{options.layers}, {options.images} images, digest {model.digest[:16]}, {model.time} cycles")
+    print(f"{layers}, {images} images, digest {model.digest[:16]}, {model.time} cycles")
+    cases = {"the board": CASES["no fault"]} if port else {"netlist": CASES["no fault"]} if netlist else CASES
     good = True
     for name, (faults, message) in cases.items():
         with ExitStack() as stack:
-            port = options.port
-            if not port:
-                try:
-                    virtual = VirtualBoard(TARGETS[options.target], Faults(**faults), netlist=options.netlist)
-                except ParamsError as error:
-                    print(f"board-test: {error}", file=sys.stderr)
-                    return 2
-                port = stack.enter_context(virtual).port
-            outcome = train_on(port, experiment, NETLIST_PATIENCE_S if options.netlist else None)
+            at = port or stack.enter_context(VirtualBoard(board, Faults(**faults), netlist=netlist)).port
+            outcome = train_on(at, experiment, NETLIST_PATIENCE_S if netlist else None)
         found = verdict(outcome, model, message)
         good &= not found.startswith("WRONG")
         print(f"{name:18} {found:10} {outcome.ms_per_image:7.1f} ms/image {outcome.bytes_per_image:6.0f} byte/image "
@@ -162,6 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if good else 1
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 1 where a case ended wrong, 2 bad input."""
+    return run_cli(_cli, "python -m cosim.board_test", argv, "stopped", failures=(CosimError, RuntimeError))
+
+
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    sys.exit(main())

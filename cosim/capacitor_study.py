@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from cosim import study
-from cosim.study import SEEDS, Setting, kept, run_cli, spread, write_whole
+from cosim.study import SEEDS, Setting, kept, spread
 from model import datasets
+from model.command_line import command_line, run_cli
 from model.experiment import SCHEMES, Experiment
+from model.files import write_whole
 from model.params import Params
 
 __all__ = ["DATASETS", "EPOCHS", "PICTURE", "RESULTS", "SETTINGS", "TABLE", "CapacitorSetting", "draw", "main", "markdown"]
@@ -176,8 +177,7 @@ def _runs(setting):
             if (found := kept(RESULTS / f"{setting.name}-seed{seed}.json", setting.experiment(seed)))]
 
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                   help="The study of the capacitor scheme: settings times seeds on the model backend.")
+_cli = command_line("The study of the capacitor scheme: settings times seeds on the model backend.")
 
 
 @_cli.command("run", help="Run what has no result yet.")

@@ -19,11 +19,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cosim.study import DEFAULT, SEEDS, run_cli, trained, write_whole
+from cosim.study import DEFAULT, SEEDS, trained
 from model import datasets
 from model.analog import tile as analog
+from model.command_line import command_line, run_cli
 from model.datasets import Dataset
 from model.experiment import Experiment
+from model.files import write_whole
 from model.isa import Half
 from model.machine import ModelBackend
 from model.program import compile_experiment
@@ -115,7 +117,7 @@ def draw(runs: dict[str, list[dict]], path: Path):
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
 
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_cli = command_line()
 
 
 @_cli.command(help="Accuracy against time since programming, with and without drift compensation: drift.png and drift.json.")

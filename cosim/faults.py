@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.errors import InputError
+
 __all__ = ["Faults"]
 
 
@@ -22,6 +24,9 @@ class Faults:
     seed: int = 1
 
     def __post_init__(self):
+        for name in ("flip", "drop", "double"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} = {getattr(self, name):g}: allowed is 0 to 1, the probability per byte")
         self.random = np.random.default_rng(self.seed)
         self.passed = 0
         self.reset = self.pull = False

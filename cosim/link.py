@@ -8,6 +8,7 @@ import secrets
 import struct
 import time
 import zlib
+from collections import Counter
 
 import serial
 
@@ -55,13 +56,13 @@ class Link:
 
     port: name of the serial port; an answer is waited for ``patience_s`` [s], ``tries`` times.
     What the board says of itself: ``convert_cycles``, ``trace`` (``model.link_format.LinkParams``), ``body_bytes``,
-    ``reply_bytes`` (longest body of a request and of a reply). ``requests``, ``repeated``, ``sent``, ``received``: frames and
-    bytes so far.
+    ``reply_bytes`` (longest body of a request and of a reply). ``traffic`` counts ``requests``, those ``repeated``, and bytes
+    ``sent`` and ``received``.
     """
 
     def __init__(self, port: str, patience_s: float = PATIENCE_S, tries: int = TRIES):
         self.port, self.patience_s, self.tries = port, patience_s, tries
-        self.requests = self.repeated = self.sent = self.received = 0
+        self.traffic: Counter[str] = Counter()
         self.session, self.sequence, self.pending = 1 + secrets.randbelow(0xFFFF), 0, b""
         with self._port_errors():
             self.serial = serial.Serial(port, BAUD, timeout=patience_s, write_timeout=patience_s * tries, exclusive=True)
@@ -86,12 +87,12 @@ class Link:
         """Have a request executed, once; returns the body of its reply."""
         self.sequence = (self.sequence + 1) % 256
         frame = encode(self.session, self.sequence, command, body)
-        self.requests += 1
+        self.traffic["requests"] += 1
         with self._port_errors():
             for attempt in range(self.tries):
-                self.repeated += attempt > 0
+                self.traffic["repeated"] += attempt > 0
                 self.serial.write(frame)
-                self.sent += len(frame)
+                self.traffic["sent"] += len(frame)
                 reply = self._reply(min(self.patience_s * 1.5**attempt, 4 * self.patience_s))
                 if reply is not None:
                     status, answer = reply
@@ -110,7 +111,7 @@ class Link:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             content = self.serial.read(max(1, self.serial.in_waiting))
-            self.received += len(content)
+            self.traffic["received"] += len(content)
             *frames, self.pending = (self.pending + content).split(bytes([FLAG]))
             for frame in frames:
                 found = decode(frame)

@@ -8,10 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import typer
-
-from cosim.study import run_cli, write_whole
+from model.command_line import command_line, run_cli
 from model.errors import InputError
+from model.files import write_whole
 
 __all__ = ["FILES", "MARKERS", "README", "RUNS", "main", "markdown", "with_table"]
 
@@ -22,7 +21,7 @@ FILES = ("result.json", "params.json", "curve.png")
 """Files of a run that are kept."""
 MARKERS = ("<!-- results: written by python -m cosim.results table -->\n", "<!-- end of results -->\n")
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_cli = command_line()
 
 
 @_cli.command(help="Keep a run's result, parameters and curve under a name.")

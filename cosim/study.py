@@ -8,12 +8,8 @@ A setting is the default (``SETTINGS[0]``) with the fields it names changed. A r
 leave are kept in ``build/study``, for ``cosim.drift``.
 """
 import json
-import os
-import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,15 +19,17 @@ import typer
 from rich.console import Console
 
 from model import datasets, reference, trainer
+from model.command_line import command_line, run_cli
 from model.datasets import Dataset
 from model.errors import InputError
 from model.experiment import LOSSES, Experiment
+from model.files import write_whole
 from model.machine import ModelBackend
 from model.params import Params
 from model.program import compile_experiment
 
 __all__ = ["DEFAULT", "RESULTS", "SEEDS", "SETTINGS", "STATES", "TABLE", "Setting", "is_of", "keep", "kept", "main", "markdown",
-           "plain", "run", "run_cli", "run_one", "spread", "trained", "write_whole"]
+           "plain", "run", "run_one", "spread", "trained"]
 
 SEEDS = (1, 2, 3)
 FULL_EPOCHS = 30
@@ -267,23 +265,7 @@ def is_of(stored: dict, experiment: Experiment) -> bool:
     return stored.keys() <= now.keys() and then == now
 
 
-@contextmanager
-def write_whole(target: Path) -> Iterator[Path]:
-    """A temporary file beside ``target`` that takes its place if nothing is raised."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    path = Path(name)
-    try:
-        yield path
-        path.chmod(0o644)
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                   help="The accuracy study: settings times seeds on the model backend.")
+_cli = command_line("The accuracy study: settings times seeds on the model backend.")
 
 
 @_cli.command("run", help="Run what has no result yet.")
@@ -311,22 +293,6 @@ def _table():
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 is bad input, 130 Ctrl-C."""
     return run_cli(_cli, "python -m cosim.study", argv, "stopped: finished runs are kept")
-
-
-def run_cli(cli: typer.Typer, name: str, argv: "list[str] | None", stopped: str) -> int:
-    """Run a command line; one line on stderr for bad input (exit code 2), and ``stopped`` at Ctrl-C (130)."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        typer.main.get_command(cli)(argv, prog_name=name, standalone_mode=False)
-        return 0
-    except InputError as error:
-        message, code = str(error), 2
-    except typer.TyperException as error:
-        message, code = error.format_message(), 2
-    except (KeyboardInterrupt, typer.Abort):
-        message, code = stopped, 130
-    print(f"crosstrain: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -24,13 +24,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cosim.study import SEEDS, keep, kept, plain, run_cli, spread, write_whole
+from cosim.study import SEEDS, keep, kept, plain, spread
 from cosim.timing import DRAIN, PARTS, empty_words, predicted
 from model import datasets, trainer
+from model.command_line import command_line, run_cli
 from model.datasets import Dataset
 from model.driver import Driver
 from model.errors import InputError
 from model.experiment import Experiment, parse_layers
+from model.files import write_whole
 from model.isa import Walk
 from model.machine import ModelBackend
 from model.params import Params, UnitParams
@@ -481,8 +483,7 @@ def draw(results: Path, path: Path):
 
 # ---- command line -------------------------------------------------------------------------------------------------------
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                   help="How cost grows with network and capacities, and where the cycles of an image go.")
+_cli = command_line("How cost grows with network and capacities, and where the cycles of an image go.")
 
 
 @_cli.command("run", help="Run what has no result yet.")

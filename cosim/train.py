@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 conservation broken or a simulator that ended, 2 bad input
 130 Ctrl-C or SIGTERM.
 """
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,26 +16,27 @@ from rich.console import Console
 
 from cosim.build import CosimError
 from cosim.link import LinkError
-from hdl.board import TARGETS
+from hdl.board import TARGETS, target_of
 from model import datasets
 from model.backend import Backend, CompileProgram, P
 from model.checkpoint import DEFAULT_PERIOD, Checkpoints, identity_of
+from model.command_line import command_line, fail, run_cli
 from model.errors import InputError
 from model.experiment import ACTIVATIONS, DEFAULTS, LOSSES, SCHEMES, TRAINS, Experiment, default_rate, parse_layers
 from model.params import Params, ParamsError, UnitParams
-from model.program import CapacityError, Program, compile_experiment
+from model.program import Program, compile_experiment
 from model.progress import Display, print_summary
 from model.run_directory import RunDirectory, uninterrupted
 from model.trainer import run
 
-__all__ = ["BACKENDS", "compile_product", "main", "open_product_backend"]
+__all__ = ["BACKENDS", "main", "open_product_backend"]
 
 BACKENDS = ("rtl", "model", "board")
 
 OpenBackend = Callable[[str, Experiment, Path | None], Backend[P]]
 """(backend name, experiment, file for the waves or None) -> backend."""
 
-_cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_cli = command_line()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,20 +144,11 @@ def _parse(
 def main(argv: list[str] | None = None, open_backend: OpenBackend | None = None,
          compile_program: CompileProgram | None = None) -> int:
     """Run the command line; returns the exit code. Tests pass a backend and a compiler of their own."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)         # also where the shell started us with SIGINT ignored
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        options = typer.main.get_command(_cli)(argv, prog_name="python -m cosim.train", standalone_mode=False)
-        if not isinstance(options, Options):
-            return 0                                                 # --help
+    def act(options: Options) -> int:
         return _train(options, open_backend or partial(open_product_backend, port=options.port),
-                      compile_program or compile_product)
-    except (InputError, ParamsError) as error:
-        return _fail(str(error), 2)
-    except typer.TyperException as error:
-        return _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped: nothing of this run was kept", 130)
+                      compile_program or compile_experiment)
+
+    return run_cli(_cli, "python -m cosim.train", argv, "stopped: nothing of this run was kept", act=act)
 
 
 def open_product_backend(name: str, experiment: Experiment, waves: Path | None, port: str | None = None) -> Backend[Program]:
@@ -173,14 +164,6 @@ def open_product_backend(name: str, experiment: Experiment, waves: Path | None, 
     from cosim.backend import RtlBackend
 
     return RtlBackend(experiment.params, experiment.seed, waves=waves)
-
-
-def compile_product(experiment: Experiment, rate: float) -> Program:
-    """Compile the network; raises InputError when it exceeds a capacity of the build."""
-    try:
-        return compile_experiment(experiment, rate)
-    except CapacityError as error:
-        raise InputError(str(error)) from None
 
 
 def _train(options: Options, open_backend: OpenBackend[P], compile_program: CompileProgram[P]) -> int:
@@ -215,18 +198,18 @@ def _train(options: Options, open_backend: OpenBackend[P], compile_program: Comp
             result = _run(options, experiment, data, open_backend, compile_program, console, directory, checkpoints)
             directory.commit(result)
         except KeyboardInterrupt:
-            return _fail(checkpoints.stopped(), 130)
+            return fail(checkpoints.stopped(), 130)
         except LinkError as error:                                   # the board's state is out of reach: none is written now
-            return _fail(f"{error}; {checkpoints.stopped()}", 2)
+            return fail(f"{error}; {checkpoints.stopped()}", 2)
         except CosimError as error:                                  # not built, or ended: the end of its log says why
             print(error, file=sys.stderr)
-            return _fail(checkpoints.stopped(), 1)
+            return fail(checkpoints.stopped(), 1)
         checkpoints.remove()
     print_summary(console, result, str(out))
     if not result["conservation_ok"]:
         law = ("the sum of updates is not eps * pulses + chi for every weight" if experiment.scheme == "mixed" else
                "not every weight was transferred once by each transfer, or a train or TRIM was lost on the way to its tile")
-        return _fail(f"conservation is broken: {law}", 1)
+        return fail(f"conservation is broken: {law}", 1)
     return 0
 
 
@@ -262,9 +245,7 @@ def _port(port: str | None) -> str:
 def _build(options: Options) -> Params:
     params = SCHEMES[options.scheme].params
     if options.target is not None:
-        if options.target not in TARGETS:
-            raise InputError(f"unknown target {options.target!r}: allowed are {', '.join(TARGETS)}")
-        target = TARGETS[options.target]
+        target = target_of(options.target)
         params = _with_build(params, target.unit, target.link.convert_cycles, options.target)
     elif options.backend == "board" and options.params is None and options.lanes is None:
         from cosim.board import build_of
@@ -300,11 +281,6 @@ def _experiment(options: Options, layers: tuple[int, ...] | None, params: Params
         rate_decay=scheme.rate_decay if options.rate_decay is None else options.rate_decay,
         output_scale=scheme.output_scale if options.output_scale is None else options.output_scale,
         test_images=options.test_images)
-
-
-def _fail(message: str, code: int) -> int:
-    print("crosstrain: " + " ".join(message.split()), file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -2,22 +2,25 @@
 
 ``python -m cosim.virtual_board icebreaker --port build/board`` builds it, prints its port and serves until Ctrl-C.
 """
-import argparse
 import contextlib
 import json
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cosim.board_bench import bench_verilog
 from cosim.build import CosimError, build, start_cocotb
 from cosim.faults import Faults
-from hdl.board import TARGETS, Target
+from hdl.board import TARGETS, Target, target_of
 from hdl.synthesize import netlist_of
+from model.command_line import command_line, run_cli
+from model.errors import InputError
 
 __all__ = ["VirtualBoard"]
 
@@ -33,13 +36,15 @@ class VirtualBoard:
 
     def __init__(self, target: Target, faults: Faults | None = None, port: Path | None = None, fast: bool = True,
                  netlist: bool = False):
+        if port and (not port.absolute().parent.is_dir() or (port.exists() and not port.is_symlink())):
+            raise InputError(f"port = {port}: allowed is a new name in a directory that exists")
+        made = netlist_of(target) if netlist else None
         sources, visible = bench_verilog(target, netlist)
-        if netlist:
-            made = netlist_of(target)
+        if made:
             sources = {**sources, **{name: (made / name).read_text(encoding="utf-8") for name in ("netlist.v", "cells.v")}}
+        folder = build("board", sources, "bench", public=visible, fast=fast, timing=True)
         self.place = Path(tempfile.mkdtemp(prefix="crosstrain-"))
         self.port = str((port or self.place / "port").absolute())
-        folder = build("board", sources, "bench", public=visible, fast=fast, timing=True)
         environment = {"CROSSTRAIN_PORT": self.port, "CROSSTRAIN_FAULTS": json.dumps(asdict(faults or Faults()))}
         self.process = start_cocotb(folder, "bench", "cosim.virtual_agent", self.place, environment)
         deadline = time.monotonic() + START_S
@@ -68,22 +73,29 @@ class VirtualBoard:
         self.close()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cosim.virtual_board", description="Simulate a board behind a serial port.")
-    parser.add_argument("target", choices=sorted(TARGETS))
-    parser.add_argument("--port", type=Path, metavar="NAME", help="name of the port [default: one in a temporary directory]")
-    for name, text in (("flip", "probability that a byte has a wrong bit"), ("drop", "that it is lost"),
-                       ("double", "that it comes twice")):
-        parser.add_argument(f"--{name}", type=float, default=0.0, help=f"{text} [default: 0]")
-    parser.add_argument("--seed", type=int, default=1, help="of the faults [default: 1]")
-    options = parser.parse_args(arguments)
-    faults = Faults(flip=options.flip, drop=options.drop, double=options.double, seed=options.seed)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with VirtualBoard(TARGETS[options.target], faults, options.port) as board, contextlib.suppress(KeyboardInterrupt):
+_cli = command_line()
+
+
+@_cli.command(help="Simulate a board behind a serial port, until Ctrl-C.")
+def _serve(
+    target: Annotated[str, typer.Argument(help=", ".join(TARGETS))],
+    port: Annotated[Path | None, typer.Option(help="Name of the port. [default: one in a temporary directory]")] = None,
+    flip: Annotated[float, typer.Option(help="Probability that a byte has a wrong bit.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="That it is lost.")] = 0.0,
+    double: Annotated[float, typer.Option(help="That it comes twice.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the faults.")] = 1,
+) -> int:
+    with (VirtualBoard(target_of(target), Faults(flip=flip, drop=drop, double=double, seed=seed), port) as board,
+          contextlib.suppress(KeyboardInterrupt)):
         print(board.port, flush=True)
-        board.process.wait()
+        code = board.process.wait()
+        raise CosimError(f"the simulator ended ({code})\n{board.log()}")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_cli(_cli, "python -m cosim.virtual_board", argv, "stopped", failures=(CosimError,))
 
 
 if __name__ == "__main__":

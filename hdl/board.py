@@ -16,11 +16,12 @@ Ports: clk_in, reset_n In(1) (a button; asynchronous), rx In(1), tx Out(1), busy
 target: clk, rst, rx, tx, busy.
 Timing: of its blocks. Source: design choice; EHXPLLL and DCCA: Lattice FPGA-TN-02200; SB_PLL40_PAD: FPGA-TN-02052.
 """
-import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from amaranth import (
     ClockDomain,
     ClockSignal,
@@ -40,10 +41,12 @@ from hdl.link import Link
 from hdl.top import Top
 from hdl.uart import Uart
 from hdl.verilog import verilog_of
+from model.command_line import command_line, run_cli
+from model.files import write_whole
 from model.link_format import BAUD, LinkParams
 from model.params import ParamsError, UnitParams
 
-__all__ = ["TARGETS", "Board", "Target"]
+__all__ = ["TARGETS", "Board", "Target", "target_of"]
 
 RESET_CYCLES = 16
 
@@ -95,6 +98,13 @@ TARGETS = {
                          receive_log2=9, reply_log2=9), unit=_smallest()),
 }
 """Name -> board."""
+
+
+def target_of(name: str) -> Target:
+    """The board of a name; raises ParamsError for one that is none."""
+    if name not in TARGETS:
+        raise ParamsError(f"unknown target {name!r}: allowed are {', '.join(TARGETS)}")
+    return TARGETS[name]
 
 
 class Board(wiring.Component):
@@ -227,18 +237,23 @@ class Board(wiring.Component):
             i_PACKAGEPIN=self.clk_in, i_RESETB=Const(1), i_BYPASS=Const(0), o_PLLOUTGLOBAL=clock, o_LOCK=locked)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hdl.board", description="Write the Verilog of a board's FPGA top.")
-    parser.add_argument("target", choices=sorted(TARGETS))
-    parser.add_argument("--out", type=Path, metavar="DIRECTORY", default=Path("build/boards"), help="default: build/boards")
-    options = parser.parse_args(arguments)
-    target = TARGETS[options.target]
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"{options.target}.v"
-    file.write_text(verilog_of(Board(target.unit, target=target), "board"), encoding="utf-8")
+_cli = command_line()
+
+
+@_cli.command(help="Write the Verilog of a board's FPGA top.")
+def _write(
+    target: Annotated[str, typer.Argument(help=", ".join(TARGETS))],
+    out: Annotated[Path, typer.Option(help="Directory.")] = Path("build/boards"),
+) -> None:
+    board, file = target_of(target), out / f"{target}.v"
+    with write_whole(file) as path:
+        path.write_text(verilog_of(Board(board.unit, target=board), "board"), encoding="utf-8")
     print(file)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_cli(_cli, "python -m hdl.board", argv, "stopped")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ The same parameters give the same bytes on every machine; nothing in them names 
 Files of the same names are overwritten. A block is a module ``hdl/x_y.py`` with a component ``XY`` that takes ``UnitParams``.
 Struct payloads are packed, first field lowest.
 """
-import argparse
 import importlib
 import inspect
 import pkgutil
 import re
 import sys
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from amaranth import Shape
 from amaranth.lib import data, wiring
 from peakrdl_cheader.exporter import CHeaderExporter
@@ -26,7 +27,9 @@ from peakrdl_html import HTMLExporter
 import hdl
 from hdl.verilog import verilog_of
 from model import isa
-from model.params import MNIST, Params, ParamsError, UnitParams
+from model.command_line import command_line, run_cli
+from model.files import make_folder
+from model.params import MNIST, Params, UnitParams
 from model.regmap import compile_rdl
 
 __all__ = ["TOP", "block_classes", "generate", "port_table"]
@@ -79,7 +82,7 @@ def generate(params: Params, out: Path) -> list[Path]:
     """Write everything for a build into ``out``; returns the Verilog files."""
     u: UnitParams = params.unit
     root = compile_rdl(u)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     files, ports = [], ["# Ports of the build\n\nEvery block has `clk` and `rst` too (synchronous, active high).\n"]
     for name, block in sorted(block_classes().items(), key=lambda item: (item[0] != TOP, item[0])):
         component = block(u)
@@ -100,19 +103,21 @@ def generate(params: Params, out: Path) -> list[Path]:
     return files
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hdl.generate", description="Write Verilog, registers and port list.")
-    parser.add_argument("--params", type=Path, metavar="FILE.toml", help="parameters that differ from the default build")
-    parser.add_argument("--out", type=Path, metavar="DIRECTORY", default=Path("build/verilog"), help="default: build/verilog")
-    options = parser.parse_args(arguments)
-    try:
-        files = generate(Params.from_toml(options.params) if options.params else MNIST, options.out)
-    except ParamsError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {len(files)} Verilog files, params.json, ports.md, isa.md, registers.h, registers/index.html")
-    return 0
+_cli = command_line()
+
+
+@_cli.command(help="Write Verilog, registers and port list.")
+def _run(
+    params: Annotated[Path | None, typer.Option(help="TOML file: what differs from the default build.")] = None,
+    out: Annotated[Path, typer.Option(help="Directory.")] = Path("build/verilog"),
+) -> None:
+    files = generate(Params.from_toml(params) if params else MNIST, out)
+    print(f"{out}: {len(files)} Verilog files, params.json, ports.md, isa.md, registers.h, registers/index.html")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_cli(_cli, "python -m hdl.generate", argv, "stopped")
 
 
 if __name__ == "__main__":

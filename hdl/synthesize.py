@@ -14,7 +14,6 @@ run that was stopped goes on.
 
 Exit codes: 0; 1: beyond the budget, a line per figure, or a tool failed, the end of its output; 2: bad input, one line.
 """
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -28,12 +27,18 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from hdl.board import TARGETS as BOARDS
 from hdl.board import Board
 from hdl.board import Target as BoardTarget
 from hdl.generate import TOP, block_classes
 from hdl.verilog import verilog_of
+from model.command_line import command_line, run_cli
+from model.errors import InputError
+from model.files import write_whole
 from model.params import Params, ParamsError, UnitParams
 
 __all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "netlist_of", "run_tool", "synthesize", "table"]
@@ -441,43 +446,47 @@ def _write_table(readme: Path) -> None:
     """Rewrite the tables of the README from the reports that are kept."""
     text, (start, end) = readme.read_text(encoding="utf-8"), MARKERS
     if text.count(start) != 1 or text.count(end) != 1:
-        raise ParamsError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
+        raise InputError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("*.json"))]
     before, rest = text.split(start)
-    readme.write_text(before + start + table(reports) + end + rest.split(end)[1], encoding="utf-8")
+    with write_whole(readme) as path:
+        path.write_text(before + start + table(reports) + end + rest.split(end)[1], encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+_cli = command_line()
+
+
+@_cli.command(help="Synthesize, place and route for a board, and check against the budget.")
+def _run(
+    target: Annotated[str, typer.Argument(help="A name of constraints/targets.toml.", show_default=False)] = "",
+    seeds: Annotated[int, typer.Option(help="Placer seeds, 0 (not placed: area only) to 100.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the report in constraints/reports for the README's table.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Only rewrite the README's tables from the kept reports.")] = False,
+) -> int:
+    if table:
+        _write_table(ROOT / "README.md")
+        return 0
     targets = load_targets()
-    parser = argparse.ArgumentParser(prog="python -m hdl.synthesize", description="Synthesize, place and route for a board.")
-    parser.add_argument("target", nargs="?", help=f"one of {', '.join(targets)}")
-    parser.add_argument("--seeds", type=int, default=1, help="placer seeds, 0 (not placed: area only) to 100; default: 1")
-    parser.add_argument("--keep", action="store_true", help="keep the report in constraints/reports for the README's table")
-    parser.add_argument("--table", action="store_true", help="rewrite the README's tables from the reports that are kept")
-    options = parser.parse_args(arguments)
-    try:
-        if options.table:
-            _write_table(ROOT / "README.md")
-            return 0
-        if options.target not in targets:
-            raise ParamsError(f"TARGET = {options.target or ''}: allowed are {', '.join(targets)}")
-        if not 0 <= options.seeds <= 100:
-            raise ParamsError(f"--seeds = {options.seeds}: allowed is 0 (not placed: area only) to 100")
-        report = synthesize(targets[options.target], options.seeds, lambda text: print(text, file=sys.stderr, flush=True))
-    except (ParamsError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ParamsError) else 1
-    budget = tomllib.loads((CONSTRAINTS / "budget.toml").read_text(encoding="utf-8")).get(options.target, {})
+    if target not in targets:
+        raise InputError(f"TARGET = {target}: allowed are {', '.join(targets)}")
+    if not 0 <= seeds <= 100:
+        raise InputError(f"--seeds = {seeds}: allowed is 0 (not placed: area only) to 100")
+    report = synthesize(targets[target], seeds, lambda text: print(text, file=sys.stderr, flush=True))
+    budget = tomllib.loads((CONSTRAINTS / "budget.toml").read_text(encoding="utf-8")).get(target, {})
     beyond = check_budget(report, budget)
     report["budget_ok"] = not beyond
-    for folder in (BUILD, *([KEPT] if options.keep else [])):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{options.target}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for folder in (BUILD, *([KEPT] if keep else [])):
+        with write_whole(folder / f"{target}.json") as path:
+            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(_summary(report))
     for line in beyond:
-        print(f"{options.target}: {line}", file=sys.stderr)
+        print(f"{target}: {line}", file=sys.stderr)
     return 1 if beyond else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_cli(_cli, "python -m hdl.synthesize", argv, "stopped: steps that are done are kept", failures=(RuntimeError,))
 
 
 def _summary(report):

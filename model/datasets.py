@@ -20,7 +20,6 @@ import hashlib
 import os
 import queue
 import struct
-import tempfile
 import threading
 import urllib.request
 import zlib
@@ -31,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import InputError
+from model.files import write_whole
 
 __all__ = ["DATASETS", "MNIST_FILES", "Dataset", "load", "load_digits", "load_mnist", "read_idx"]
 
@@ -190,9 +190,9 @@ def download_mnist(folder: Path) -> Path:
                 if hashlib.sha256(gzip.decompress(packed)).hexdigest() != digest:
                     raise OSError(f"{name} has the wrong sha256")
                 contents[name] = packed
-            folder.mkdir(parents=True, exist_ok=True)
             for name, packed in contents.items():
-                _write_whole(folder / f"{name}.gz", packed)
+                with write_whole(folder / f"{name}.gz") as path:
+                    path.write_bytes(packed)
             return folder
         except (OSError, EOFError, zlib.error) as error:
             reasons.append(f"{mirror.split('/')[2]}: {getattr(error, 'reason', None) or error}")
@@ -219,17 +219,6 @@ def _fetch(url: str, limit_s: float) -> bytes:
     if isinstance(answer, Exception):
         raise answer if isinstance(answer, OSError) else OSError(str(answer))
     return answer
-
-
-def _write_whole(path: Path, contents: bytes):
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def load_digits() -> Dataset:

@@ -15,10 +15,12 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.errors import InputError
+
 __all__ = ["CAPACITOR", "MNIST", "SMALL", "CapacitorParams", "Params", "ParamsError", "TileParams", "UnitConstants", "UnitParams"]
 
 
-class ParamsError(ValueError):
+class ParamsError(InputError):
     """A parameter out of its range; the message names value, range and remedy."""
 
 

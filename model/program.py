@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.commands import MatrixDescriptor
+from model.errors import InputError
 from model.isa import BKind, Half, Opcode, Sequence, VectorOp, Wait, Walk, encode
 from model.params import Params, UnitParams
 
@@ -47,7 +48,7 @@ REFRESH_BOUND = 15
 """Most SET pulses of a rewrite [pulses]. Design choice."""
 
 
-class CapacityError(ValueError):
+class CapacityError(InputError):
     """The network does not fit the build; the message names what is missing and the parameter that gives it."""
 
 

@@ -57,17 +57,6 @@ def test_runs_are_made_once_and_again_when_parameters_change(tmp_path, digits):
     assert json.loads((tmp_path / "results" / "small-seed1.json").read_text())["experiment"]["rate"] == 0.2
 
 
-def test_a_run_that_fails_leaves_no_file(tmp_path):
-    def fail():
-        with study.write_whole(tmp_path / "deep" / "x.json") as path:
-            path.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert list((tmp_path / "deep").iterdir()) == []
-
-
 def test_kept_devices_are_those_that_training_left(tmp_path, digits):
     first = study.trained(UNIT, 1, digits, silent, tmp_path)
     said = []

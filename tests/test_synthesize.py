@@ -104,7 +104,7 @@ def test_readme_holds_the_table_of_the_kept_reports():
 def test_bad_input_is_one_line(capsys, arguments, message):
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"python -m hdl.synthesize: {message}")
+    assert error.startswith(f"crosstrain: {message}")
     assert error.count("\n") == 1
 
 
