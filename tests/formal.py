@@ -29,6 +29,8 @@ from amaranth.hdl import Assert, Assume
 __all__ = ["FormalError", "any_value", "drive_stream", "past_valid", "prove", "stream_contract"]
 
 BUILD = Path(__file__).resolve().parent.parent / "build" / "formal"
+TIMEOUT_S = 3600
+"""When a proof is given up: it does not come to an end. Minutes are usual on a busy machine [s]."""
 
 
 class FormalError(AssertionError):
@@ -47,7 +49,7 @@ class _Top(Elaboratable):
         return m
 
 
-def prove(spec, name, depth, mode="prove", *, ports=(), granted=(), cover_depth=None, timeout_s=300):
+def prove(spec, name, depth, mode="prove", *, ports=(), granted=(), cover_depth=None):
     """Run ``spec`` through SymbiYosys; raises FormalError with the trace's file name when it fails.
 
     ``mode``: ``prove`` is k-induction of ``depth`` steps, ``bmc`` checks the first ``depth`` steps only, ``cover`` looks for a
@@ -64,12 +66,12 @@ def prove(spec, name, depth, mode="prove", *, ports=(), granted=(), cover_depth=
     if not re.search(r'\\FLAVOR "cover"', text):
         raise FormalError(f"{name}: the specification has no Cover; a proof needs a reached one beside it")
     for task in dict.fromkeys((mode, "cover")):
-        _run(folder, name, task, granted, depth if task != "cover" else cover_depth or depth, timeout_s)
+        _run(folder, name, task, granted, depth if task != "cover" else cover_depth or depth)
 
 
-def _run(folder, name, task, granted, depth, timeout_s):
+def _run(folder, name, task, granted, depth):
     (folder / f"{task}.sby").write_text("\n".join((
-        "[options]", f"mode {task}", f"depth {depth}", f"timeout {timeout_s}", "[engines]", "smtbmc z3", "[script]",
+        "[options]", f"mode {task}", f"depth {depth}", f"timeout {TIMEOUT_S}", "[engines]", "smtbmc z3", "[script]",
         "read_rtlil top.il", *(f"chformal -assert2assume top.spec.{module}" for module in granted), "prep -top top",
         "[files]", "top.il", "")), encoding="utf-8")
     tools = str(Path(sys.executable).parent)

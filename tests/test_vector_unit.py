@@ -290,7 +290,7 @@ class StreamSpec(Elaboratable):
 @pytest.mark.formal
 def test_formal_stream():
     # granted: commands do not read what they write, see the unit's data sheet
-    prove(StreamSpec(), "vector_unit_stream", depth=3, cover_depth=8, timeout_s=60, granted=["bench.memory"])
+    prove(StreamSpec(), "vector_unit_stream", depth=3, cover_depth=8, granted=["bench.memory"])
 
 
 LAMBDA = 1 / 64                  # step of the exponent axis [1]: index i of the exp table stands for exp((i - 255) LAMBDA)
