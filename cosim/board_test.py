@@ -18,7 +18,7 @@ from cosim.faults import Faults
 from cosim.link import LinkError
 from cosim.virtual_board import VirtualBoard
 from hdl.board import TARGETS, target_of
-from hdl.synthesize import netlist_of
+from hdl.synthesize import ToolError, netlist_of
 from model import datasets, trainer
 from model.command_line import command_line, run_cli
 from model.errors import InputError
@@ -161,7 +161,7 @@ def _run(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 where a case ended wrong, 2 bad input."""
-    return run_cli(_cli, "python -m cosim.board_test", argv, "stopped", failures=(CosimError, RuntimeError))
+    return run_cli(_cli, "python -m cosim.board_test", argv, "stopped", failures=(CosimError, ToolError))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ from model.errors import InputError
 from model.files import write_whole
 from model.params import Params, ParamsError, UnitParams
 
-__all__ = ["MARKERS", "Target", "check_budget", "load_targets", "main", "netlist_of", "run_tool", "synthesize", "table"]
+__all__ = ["MARKERS", "Target", "ToolError", "check_budget", "load_targets", "main", "netlist_of", "run_tool", "synthesize",
+           "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints"
@@ -87,6 +88,10 @@ _PLACED = {
     "ecp5": {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D"},
     "ice40": {"lut": "ICESTORM_LC", "bram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"},
 }
+
+
+class ToolError(Exception):
+    """Yosys or nextpnr failed, the message holds the end of its output, or made what cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +157,12 @@ def load_targets(path: Path = CONSTRAINTS / "targets.toml") -> dict[str, Target]
 
 
 def run_tool(module: str, function: str, arguments: list[str], cwd: Path, log: Path) -> None:
-    """Run a tool of a YoWASP wheel; raises RuntimeError with the end of its output."""
+    """Run a tool of a YoWASP wheel; raises ToolError with the end of its output."""
     code = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f"{module} failed in {cwd}:\n" + "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:]))
+        raise ToolError(f"{module} failed in {cwd}:\n" + "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:]))
 
 
 def _step(kind: str, inputs: dict[str, str], wheel: str, run) -> Path:
@@ -326,7 +331,7 @@ def _longest(report: dict) -> tuple[float, list[dict]]:
 def _gate_ns(placed: Path) -> float | None:
     """From the clock's edge to the enable of an ECP5's clock gate [ns]; None: there is no gate with an enable.
 
-    Raises RuntimeError where the enable is not a flip-flop's.
+    Raises ToolError where the enable is not a flip-flop's.
     """
     sdf = placed / "delays.sdf"
     text = sdf.read_text(encoding="utf-8") if sdf.exists() else ""
@@ -334,7 +339,7 @@ def _gate_ns(placed: Path) -> float | None:
              for source, ps in re.findall(r"INTERCONNECT (\S+) \S*gate/CE \(\d+:\d+:(\d+)\)", text)]
     wires = [wire for wire in wires if "PACKER" not in wire[0]]              # a constant
     if logic := [f"{cell}/{pin}" for cell, pin, _ in wires if pin != "Q"]:
-        raise RuntimeError(f"clock gate: its enable comes from {logic[0]}, not from a flip-flop")
+        raise ToolError(f"clock gate: its enable comes from {logic[0]}, not from a flip-flop")
     return round(_FF_NS + max(ps for *_, ps in wires) / 1e3, 2) if wires else None
 
 
@@ -486,7 +491,7 @@ def _run(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_cli(_cli, "python -m hdl.synthesize", argv, "stopped: steps that are done are kept", failures=(RuntimeError,))
+    return run_cli(_cli, "python -m hdl.synthesize", argv, "stopped: steps that are done are kept", failures=(ToolError,))
 
 
 def _summary(report):

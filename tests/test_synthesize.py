@@ -11,7 +11,7 @@ from amaranth.back import verilog
 from hdl import synthesize as tool
 from hdl.generate import block_classes
 from hdl.link import LinkParams
-from hdl.synthesize import CONSTRAINTS, MARKERS, Target, check_budget, load_targets, main, synthesize, table
+from hdl.synthesize import CONSTRAINTS, MARKERS, Target, ToolError, check_budget, load_targets, main, synthesize, table
 from hdl.verilog import verilog_of
 from model.params import SMALL, ParamsError, UnitParams
 
@@ -61,7 +61,7 @@ def test_wire_to_a_clock_gate(tmp_path):
         "(INTERCONNECT host_bridge_enable_TRELLIS_FF_Q/Q unit_gate/CE (2307:2667:3028) (2307:2667:3028))\n", encoding="utf-8")
     assert tool._gate_ns(tmp_path) == 3.55
     (tmp_path / "delays.sdf").write_text("(INTERCONNECT hold_LUT4_Z/F unit_gate/CE (2307:2667:3028) (2307:2667:3028))\n")
-    with pytest.raises(RuntimeError, match="hold_LUT4_Z/F, not from a flip-flop"):
+    with pytest.raises(ToolError, match="hold_LUT4_Z/F, not from a flip-flop"):
         tool._gate_ns(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_settings_reach_nextpnr(build):
     target = Target(name="set", what="", family="ecp5", device="25k", package="CABGA381", speed=6, target_mhz=50.0, top="uart",
                     unit=SMALL.unit, settings={"router2/currCongWeightMult": "6.0"})
     assert synthesize(target, 1)["fmax_mhz"] > 20
-    with pytest.raises(RuntimeError, match="nextpnr"):
+    with pytest.raises(ToolError, match="nextpnr"):
         synthesize(dataclasses.replace(target, settings={"router2/currCongWeightMult": "much"}), 1)
 
 
@@ -250,7 +250,7 @@ def test_formal_netlist_equals_rtl(name):
 def test_formal_spoilt_netlist_is_found(spoil, message):
     """One LUT computes something else; one register is 1 at the start."""
     folder = tool.BUILD / "equivalence" / "spoilt"
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ToolError):
         prove_netlist("uart", folder, spoil)
     assert re.search(f"ERROR: .*{message}", (folder / "proof").read_text(encoding="utf-8"))
 
