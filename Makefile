@@ -57,7 +57,7 @@ test-slow: $(VENV)/.test ## the tests longer than a minute
 	$(RUN) -m pytest -m 'slow and not formal'
 
 formal: $(VENV)/.test ## the proofs (yosys, z3)
-	$(RUN) -m pytest -n 2 -m formal
+	$(RUN) -m pytest -n 2 --timeout 7200 -m formal
 
 verilog: $(VENV)/.run ## build/verilog: unit and blocks as Verilog, parameters, register documents, port list
 	$(RUN) -m hdl.generate $(if $(PARAMS),--params '$(PARAMS)')

@@ -511,13 +511,11 @@ class PolarityChangesByFlip(Driven):
 
 
 @pytest.mark.formal
-@pytest.mark.timeout(1200)
 def test_formal_stopped_is_silent():
     prove(StoppedIsSilent(ONE_MATRIX), "sequencer_silent", depth=2, cover_depth=20)
 
 
 @pytest.mark.formal
-@pytest.mark.timeout(1200)
 def test_formal_resumed_as_stopped():
     prove(ResumedAsStopped(ONE_MATRIX), "sequencer_resumed", depth=10, cover_depth=20)
 
