@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.command_line import command_line, run_cli
 from model.errors import InputError
-from model.files import write_whole
+from model.files import between, write_whole
 
 __all__ = ["FILES", "MARKERS", "README", "RUNS", "main", "markdown", "with_table"]
 
@@ -64,11 +64,7 @@ def _row(result):
 
 def with_table(text: str, rows: str) -> str:
     """``text`` of the README with ``rows`` between the markers; raises InputError when a marker is missing."""
-    start, end = MARKERS
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise InputError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
-    before, rest = text.split(start)
-    return before + start + rows + end + rest.split(end)[1]
+    return between(text, MARKERS, rows)
 
 
 def _command(result):

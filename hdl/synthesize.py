@@ -38,7 +38,7 @@ from hdl.generate import TOP, block_classes
 from hdl.verilog import verilog_of
 from model.command_line import command_line, run_cli
 from model.errors import InputError
-from model.files import write_whole
+from model.files import between, write_whole
 from model.params import Params, ParamsError, UnitParams
 
 __all__ = ["MARKERS", "Target", "ToolError", "check_budget", "load_targets", "main", "netlist_of", "run_tool", "synthesize",
@@ -449,13 +449,10 @@ def table(reports: list[dict]) -> str:
 
 def _write_table(readme: Path) -> None:
     """Rewrite the tables of the README from the reports that are kept."""
-    text, (start, end) = readme.read_text(encoding="utf-8"), MARKERS
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise InputError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("*.json"))]
-    before, rest = text.split(start)
+    text = between(readme.read_text(encoding="utf-8"), MARKERS, table(reports))
     with write_whole(readme) as path:
-        path.write_text(before + start + table(reports) + end + rest.split(end)[1], encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 _cli = command_line()

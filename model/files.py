@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.errors import InputError
 
-__all__ = ["make_folder", "write_whole"]
+__all__ = ["between", "make_folder", "write_whole"]
 
 
 def make_folder(folder: Path) -> None:
@@ -34,3 +34,12 @@ def write_whole(target: Path) -> Iterator[Path]:
         path.replace(target)
     finally:
         path.unlink(missing_ok=True)
+
+
+def between(text: str, markers: tuple[str, str], content: str) -> str:
+    """``text`` of the README with ``content`` between two markers; raises InputError unless each stands there once."""
+    start, end = markers
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise InputError(f"README.md: the markers {start.strip()} and {end.strip()} must each stand there once")
+    before, rest = text.split(start)
+    return before + start + content + end + rest.split(end)[1]
